@@ -1,0 +1,173 @@
+"""The five interfaces, and the two small ones the shapes world adds to the list: detectors and prompt sets.
+
+A concrete class is final: component -> interface -> class, and nothing implemented here is overridden. To vary one, wrap it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from maskrl.component import Component
+from maskrl.types import GeneratorSpec, Prompt, StepIndex, Stream, Trajectory, Transition
+
+
+class Condition(ABC):
+    """What a generator knows of its prompts: made once per unique prompt, indexable along B."""
+
+    @abstractmethod
+    def select(self, rows: Tensor) -> Self:
+        """Pick or repeat prompts: Long [K] in [0, B) -> a condition of K rows."""
+
+
+class MaskedGenerator(Component):
+    """A network that fills masked tokens, and the tokenizer that turns tokens into pixels.
+
+    Attributes:
+        module: the network that training updates; in ``eval()`` mode always (dropout would falsify the ratio).
+        frozen: networks that are never trained (the image tokenizer's decoder, a text encoder).
+        spec: what the algorithm must know.
+    """
+
+    module: nn.Module
+    frozen: Sequence[nn.Module]
+    spec: GeneratorSpec
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[Prompt]) -> Condition:
+        """Prepare B prompts, once per unique prompt: tokens or text memory, the null branch, what ``decode`` needs."""
+
+    @abstractmethod
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        step: StepIndex,
+        guidance: float,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the codes, after guidance and value temperature; differentiable in the parameters of ``module``.
+
+        Args:
+            tokens: Long [B, N], codes or ``spec.mask_id``.
+            condition: of B rows.
+            step: the step of each row: some networks take the time.
+            guidance: w in (1 + w) * cond - w * uncond; 0 runs the conditional branch alone.
+            positions: Bool [B, N], the positions wanted.
+
+        Returns:
+            Float [B, N, V], or Float [M, V] for the M wanted positions, packed row by row.
+        """
+
+    @abstractmethod
+    def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """Paint: Long [B, N] of codes -> Float [B, 3, H, W] in [0, 1]. No gradient."""
+
+    @abstractmethod
+    def save(self, folder: str) -> None:
+        """Write the trained network in the layout that ``Config`` loads from, nothing else."""
+
+
+class TransitionProb(Component):
+    """The probability of one unmasking step. Sees logits and a recorded step, never a model."""
+
+    @abstractmethod
+    def log_prob(self, logits: Tensor, transition: Transition) -> Tensor:
+        """Score B transitions.
+
+        Args:
+            logits: Float [M, V] at the masked positions of ``transition``, packed row by row.
+            transition: what happened.
+
+        Returns:
+            Float [B], fp32 (fp64 for fp64 logits), nats, finite, differentiable in the logits.
+        """
+
+    def scored(self, trajectory: Trajectory, stream: Stream) -> Trajectory:
+        """Return the transitions to score: the recorded ones, unless an estimator makes its own from the images."""
+        return trajectory
+
+
+class RewardModel(Component):
+    """Judges finished images. ``modules`` lists its networks, so that placement can move them."""
+
+    modules: Sequence[nn.Module] = ()
+
+    @abstractmethod
+    def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B], fp32; larger is better. No gradient."""
+
+
+class GroupFilter(Component):
+    """Decides which groups teach; the others are resampled."""
+
+    @abstractmethod
+    def keep(self, rewards: Tensor) -> Tensor:
+        """Judge one round: Float [P, G], all processes' groups in slot order, untested ones only -> Bool [P]."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings and lists: they are saved as JSON."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, float]:
+        """What this filter wants logged after the latest round."""
+
+
+class StepReducer(Component):
+    """Decides how many steps the training rollout takes, and which of them enter the loss."""
+
+    @abstractmethod
+    def rollout_steps(self, num_steps: int) -> int:
+        """``grpo.num_steps`` -> T of the training rollout, at most ``num_steps``."""
+
+    @abstractmethod
+    def train_steps(self, rollout_steps: int, stream: Stream) -> tuple[Tensor, Tensor]:
+        """T -> (Long [k], Float [k]): the steps that enter the loss and the weight of each; no further division."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object found in an image: ``box`` (x1, y1, x2, y2) in pixels, ``score`` in [0, 1], ``mask`` Bool [H, W]."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    mask: NDArray[np.bool_]
+
+
+class Detector(Component):
+    """Finds objects and names colours for GenEval's rules.
+
+    Attributes:
+        classes: what it can find, singular, as written in prompts' metadata.
+        colors: what ``color`` can answer.
+    """
+
+    classes: Sequence[str]
+    colors: Sequence[str]
+
+    @abstractmethod
+    def detect(self, image: Tensor) -> dict[str, list[Detection]]:
+        """Float [3, H, W] in [0, 1] -> every candidate by class, in any order, before any threshold."""
+
+    @abstractmethod
+    def color(self, image: Tensor, detection: Detection, class_name: str) -> str:
+        """Name the colour of one detected object: one of ``colors``."""
+
+
+class PromptSet(Component):
+    """A named list of prompts that a package ships."""
+
+    @abstractmethod
+    def prompts(self) -> list[Prompt]:
+        """Return the prompts, in a fixed order."""

@@ -1,0 +1,202 @@
+"""The records that stages hand to each other, all frozen.
+
+Shape legend, one for the whole package; local tensors carry their letters (``rewards_PG``):
+
+===  ==========================================================================
+P    prompts of this update on this process
+G    images per prompt: one *group* is the G images of one prompt
+B    images, or rows of a micro-batch; P * G where all images are meant
+T    unmasking steps of this rollout
+N    tokens per image
+V    codes of the image tokenizer
+M    masked positions of a batch of states, packed row by row
+===  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text, and what a reward or a detector may want to know about it (GenEval's ``tag`` and ``include``...)."""
+
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SamplerDefaults:
+    """How the authors of a generator sample from it; every value can be overridden in ``[sampling]``.
+
+    ``tau_init`` scales the Gumbel noise of the confidence. ``score`` is what the noise is added to: ``log_prob`` is
+    log p of the proposal. ``guidance`` is w in (1 + w) * cond - w * uncond.
+    """
+
+    num_steps: int
+    schedule: str = "cosine"
+    temperature_rule: str = "compound"
+    tau_init: float = 1.0
+    score: str = "log_prob"
+    guidance: float = 0.0
+
+
+@dataclass(frozen=True)
+class GeneratorSpec:
+    """What the algorithm must know of a generator.
+
+    Tokens are Long in code space: a code in [0, ``num_codes``) or ``mask_id``, which is outside that range.
+    ``grid`` is (rows, columns) of codes, or None for a 1-D tokenizer. ``image_size`` is (H, W) in pixels.
+    """
+
+    num_tokens: int
+    num_codes: int
+    mask_id: int
+    grid: tuple[int, int] | None
+    image_size: tuple[int, int]
+    sampler: SamplerDefaults
+    lora_targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A named source of random numbers: a pure function of a seed and a path, shared by no two users.
+
+    ``Stream(seed).child("rollout", update, round, slot, image)`` is the same on every process, for every micro-batch
+    and after a resume. Source: docs/equations.md, "Randomness is an input".
+    """
+
+    seed: int
+    path: tuple[str | int, ...] = ()
+
+    def child(self, *names: str | int) -> Stream:
+        """Return the stream further down the path."""
+        return Stream(self.seed, self.path + names)
+
+    def generator(self) -> torch.Generator:
+        """Return a fresh CPU generator at the start of this stream; two calls give equal generators."""
+        digest = hashlib.blake2b(repr((self.seed, *self.path)).encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@dataclass(frozen=True)
+class StepIndex:
+    """Which unmasking step each row is at: ``t`` Long [B] in [0, T), of ``num_steps`` = T."""
+
+    t: Tensor
+    num_steps: int
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One unmasking step of each of B rows; rows may be at different steps.
+
+    Attributes:
+        state: Long [B, N], Y_t: codes, or ``mask_id`` where masked.
+        proposals: Long [B, N], the code sampled at every masked position; the known code elsewhere.
+        reveal_rank: Long [B, N], 0 for the most confident revealed position, -1 where nothing was revealed.
+        floored: Bool [B, N], remasked positions at which, under the behaviour policy, no code was less confident than
+            the threshold (Gumbel noise alone remasked them): eq. 14's inner sum is empty there.
+        threshold: Float [B] in (0, 1], min(cs) of the behaviour policy: the smallest p of a revealed proposal.
+        tau: Float [B], temperature of the Gumbel noise on the confidence.
+        step: which step each row is at.
+        mask_id: the token that means "masked".
+    """
+
+    state: Tensor
+    proposals: Tensor
+    reveal_rank: Tensor
+    floored: Tensor
+    threshold: Tensor
+    tau: Tensor
+    step: StepIndex
+    mask_id: int
+
+    @property
+    def masked(self) -> Tensor:
+        """Bool [B, N]: masked before this step."""
+        return self.state == self.mask_id
+
+    @property
+    def revealed(self) -> Tensor:
+        """Bool [B, N]: revealed by this step (CaM = 1 in eq. 5)."""
+        return self.reveal_rank >= 0
+
+    @property
+    def remasked(self) -> Tensor:
+        """Bool [B, N]: masked before and after this step."""
+        return self.masked & ~self.revealed
+
+    def pack(self, values: Tensor) -> Tensor:
+        """Pick [B, N, ...] -> [M, ...] at the masked positions, row by row."""
+        return values[self.masked]
+
+    def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
+        """Put [M] back where it came from: [B, N], ``fill`` elsewhere. Differentiable."""
+        blank = torch.full(self.state.shape, fill, dtype=packed.dtype, device=packed.device)
+        return blank.masked_scatter(self.masked, packed)
+
+    def sum_rows(self, packed: Tensor) -> Tensor:
+        """Sum [M] within each row -> [B]; the order of summation does not depend on the other rows."""
+        return self.unpack(packed).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """All T transitions of B images, and the finished images' codes.
+
+    Attributes:
+        state, proposals, reveal_rank: Long [B, T, N]; floored: Bool [B, T, N]; as in :class:`Transition`.
+        threshold: Float [B, T].
+        tau: Float [T].
+        tokens: Long [B, N], every position a code.
+        entropy: Float [B, T], nats: mean entropy of p over the masked positions.
+        mask_id: the token that means "masked".
+    """
+
+    state: Tensor
+    proposals: Tensor
+    reveal_rank: Tensor
+    floored: Tensor
+    threshold: Tensor
+    tau: Tensor
+    tokens: Tensor
+    entropy: Tensor
+    mask_id: int
+
+    @property
+    def num_images(self) -> int:
+        """B."""
+        return int(self.state.shape[0])
+
+    @property
+    def num_steps(self) -> int:
+        """T."""
+        return int(self.state.shape[1])
+
+    def transitions(self, rows: Tensor, steps: Tensor) -> Transition:
+        """Gather (image, step) pairs: ``rows`` Long [K] in [0, B), ``steps`` Long [K] in [0, T)."""
+        return Transition(
+            state=self.state[rows, steps],
+            proposals=self.proposals[rows, steps],
+            reveal_rank=self.reveal_rank[rows, steps],
+            floored=self.floored[rows, steps],
+            threshold=self.threshold[rows, steps],
+            tau=self.tau[steps],
+            step=StepIndex(steps, self.num_steps),
+            mask_id=self.mask_id,
+        )
+
+    def select(self, rows: Tensor) -> Trajectory:
+        """Pick images: ``rows`` Long [K] in [0, B)."""
+        per_image = {
+            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("tau", "mask_id")
+        }
+        return Trajectory(tau=self.tau, mask_id=self.mask_id, **per_image)
