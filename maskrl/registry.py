@@ -1,0 +1,206 @@
+"""What is installed, read from the entry points of every package; nothing is imported until it is named.
+
+A package offers a component by an entry point in the group ``maskrl.<kind>.v1``; maskrl's own components are
+offered in the same way. The version is the interface's. There is no ``register()`` and no state.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, UnknownComponent
+
+INTERFACE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one kind of component is called in a sentence, and the interface its classes implement."""
+
+    label: str
+    interface: str
+
+
+KINDS = {
+    "generators": Kind("generator", "MaskedGenerator"),
+    "transitions": Kind("transition", "TransitionProb"),
+    "rewards": Kind("reward", "RewardModel"),
+    "filters": Kind("filter", "GroupFilter"),
+    "reducers": Kind("reducer", "StepReducer"),
+    "detectors": Kind("detector", "Detector"),
+    "prompts": Kind("prompt set", "PromptSet"),
+}
+
+_GROUP = re.compile(rf"maskrl\.({'|'.join(KINDS)})\.v(\d+)")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One entry point: what ``package`` offers, for version ``interface`` of the kind's interface."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    target: str
+    interface: int
+
+    @property
+    def spelling(self) -> str:
+        """The spelling that is never ambiguous."""
+        return f"{self.package}/{self.name}"
+
+    def load(self) -> type[Any]:
+        """Import the class.
+
+        Raises:
+            PluginError: it does not import, or is no concrete class of its interface.
+        """
+        where = f"{self.package} {self.version}: {KINDS[self.kind].label} {self.name!r} ({self.target})"
+        try:
+            found = importlib.metadata.EntryPoint(self.name, self.kind, self.target).load()
+        except Exception as error:  # third-party code
+            raise PluginError(f"{where} does not load: {_one_line(error)}") from error
+        return _concrete(found, self.kind, where)
+
+
+def installed() -> list[Offer]:
+    """List every offer of every installed package, for any interface version, sorted; imports nothing."""
+    offers = {}
+    for distribution in importlib.metadata.distributions():
+        for point in distribution.entry_points:
+            if match := _GROUP.fullmatch(point.group):
+                package = (distribution.metadata["Name"] or "unnamed").lower().replace("_", "-")
+                offer = Offer(match[1], point.name, package, distribution.version, point.value, int(match[2]))
+                offers.setdefault((offer.kind, offer.interface, offer.name, package), offer)
+    return [offers[key] for key in sorted(offers)]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'clip'?"``, or nothing if no known name resembles ``name``."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def find(kind: str, name: str) -> Offer:
+    """Find the offer a recipe means by ``name`` (``clip``, or ``maskrl-clip/clip``); imports nothing.
+
+    Raises:
+        UnknownComponent: nobody offers it; the message has the nearest name and the list.
+        AmbiguousComponent: two packages do; the message has both spellings.
+    """
+    offers = [offer for offer in installed() if offer.kind == kind]
+    matches = [offer for offer in offers if name in (offer.name, offer.spelling)]
+    current = [offer for offer in matches if offer.interface == INTERFACE_VERSION]
+    if len(current) > 1:
+        spellings = " or ".join(repr(offer.spelling) for offer in current)
+        raise AmbiguousComponent(
+            f"{len(current)} packages offer the {KINDS[kind].label} {name!r}; write {spellings}"
+        )
+    if current:
+        return current[0]
+    raise UnknownComponent(_unknown(kind, name, offers, matches))
+
+
+def load(kind: str, name: str, base: Path | None = None) -> type[Any]:
+    """Import the class that ``name`` means: an installed one, or ``my_file.py:MyReward`` relative to ``base``.
+
+    Args:
+        kind: a key of ``KINDS``.
+        name: as written in the recipe.
+        base: the recipe's folder; the current one if not given.
+
+    Raises:
+        RecipeError: there is no such component, or two.
+        PluginError: it does not import, or does not implement its interface.
+    """
+    if is_local(name):
+        return _load_local(kind, name, base or Path())
+    return find(kind, name).load()
+
+
+def is_local(name: str) -> bool:
+    """Tell whether ``name`` means a class in a file (``my_file.py:MyReward``)."""
+    return ".py:" in name
+
+
+def resolve_local(name: str, base: Path) -> str:
+    """Make the path in ``my_file.py:MyReward`` absolute; return any other name unchanged."""
+    if not is_local(name):
+        return name
+    path, _, attribute = name.rpartition(":")
+    return f"{(base / Path(path).expanduser()).resolve()}:{attribute}"
+
+
+def _unknown(kind: str, name: str, offers: list[Offer], matches: list[Offer]) -> str:
+    label = KINDS[kind].label
+    if matches:
+        other = matches[0]
+        return (
+            f"{label} {name!r} of {other.package} {other.version} is written for version {other.interface} of "
+            f"the interface, this maskrl has {INTERFACE_VERSION}; install a matching release of {other.package}"
+        )
+    known = sorted({offer.name for offer in offers if offer.interface == INTERFACE_VERSION})
+    return f"no {label} is called {name!r}{nearest(name, known)}; installed: {', '.join(known) or 'none'}"
+
+
+def _load_local(kind: str, name: str, base: Path) -> type[Any]:
+    path, _, attribute = resolve_local(name, base).rpartition(":")
+    if not Path(path).is_file():
+        raise RecipeError(f"{KINDS[kind].label} {name!r}: there is no file {path!r}")
+    try:
+        module = _import_file(path)
+    except Exception as error:  # the user's own code
+        raise PluginError(f"{KINDS[kind].label} {name!r} does not load: {_one_line(error)}") from error
+    if not hasattr(module, attribute):
+        raise UnknownComponent(f"{path!r} holds no {attribute!r}{nearest(attribute, vars(module))}")
+    return _concrete(getattr(module, attribute), kind, f"{KINDS[kind].label} {name!r}")
+
+
+def _import_file(path: str) -> ModuleType:
+    """Import a file once; it is entered in ``sys.modules`` so that pydantic can resolve its annotations."""
+    module_name = f"maskrl_local_{hashlib.blake2b(path.encode(), digest_size=6).hexdigest()}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _concrete(found: object, kind: str, where: str) -> type[Any]:
+    """Check that ``found`` is a concrete class of the kind's interface.
+
+    The interface is recognised by its name: importing it would import torch, which this layer does without.
+    """
+    interface = KINDS[kind].interface
+    if not inspect.isclass(found):
+        raise PluginError(f"{where} is not a class")
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in found.__mro__}
+    if f"maskrl.interfaces.{interface}" not in bases:
+        raise PluginError(f"{where} is no subclass of maskrl.interfaces.{interface}")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise PluginError(f"{where} lacks {', '.join(missing)}")
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
