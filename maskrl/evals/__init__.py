@@ -1,0 +1,1 @@
+"""Evaluations of a generator, and the images and results files they share."""

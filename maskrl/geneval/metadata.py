@@ -1,0 +1,69 @@
+"""What GenEval must know of a prompt: ``tag``, ``include``, ``exclude``, checked before painting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from maskrl.errors import RecipeError
+from maskrl.interfaces import Detector
+from maskrl.types import Prompt
+
+Task = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+Relation = Literal["left of", "right of", "above", "below"]
+
+
+class _Clause(BaseModel):
+    name: str = Field(alias="class")
+    count: int = Field(ge=1)
+    color: str | None = None
+    position: tuple[Relation, Annotated[int, Field(ge=0)]] | None = None
+
+
+class _Metadata(BaseModel):
+    tag: Task
+    include: list[_Clause] = Field(min_length=1)
+    exclude: list[_Clause] = []
+
+    @model_validator(mode="after")
+    def _targets_come_first(self) -> Self:
+        for index, clause in enumerate(self.include):
+            if clause.position is not None and clause.position[1] >= index:
+                raise ValueError(f"the target of 'position' in clause {index} must be an earlier clause")
+        return self
+
+
+def check_prompts(prompts: Sequence[Prompt], detector: Detector) -> None:
+    """Refuse prompts that GenEval cannot judge, or that ``detector`` cannot.
+
+    Raises:
+        RecipeError: metadata is missing or malformed, or names a class or colour unknown to the detector.
+    """
+    for prompt in prompts:
+        try:
+            metadata = _Metadata.model_validate(dict(prompt.metadata))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "metadata"
+            message = f"GenEval cannot judge the prompt {prompt.text!r}: {where}: {first['msg']}"
+            raise RecipeError(message) from error
+        for clause in (*metadata.include, *metadata.exclude):
+            _check_known(prompt, "class", clause.name, detector.classes)
+            if clause.color is not None:
+                _check_known(prompt, "colour", clause.color, detector.colors)
+
+
+def _check_known(prompt: Prompt, kind: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        names = ", ".join(known)
+        message = f"the prompt {prompt.text!r} asks for the {kind} {value!r}; the detector knows {names}"
+        raise RecipeError(message)
+
+
+def metadata_line(prompt: Prompt) -> str:
+    """Return a prompt as a line of the official metadata file: its metadata, then ``prompt``."""
+    line: Mapping[str, Any] = {**prompt.metadata, "prompt": prompt.text}
+    return json.dumps(line)
