@@ -69,7 +69,7 @@ class Offer:
         """
         where = f"{self.package} {self.version}: {KINDS[self.kind].label} {self.name!r} ({self.target})"
         try:
-            found = importlib.metadata.EntryPoint(self.name, self.kind, self.target).load()
+            found = importlib.metadata.EntryPoint(self.name, self.target, self.kind).load()
         except Exception as error:  # third-party code
             raise PluginError(f"{where} does not load: {_one_line(error)}") from error
         return _concrete(found, self.kind, where)
@@ -77,7 +77,7 @@ class Offer:
 
 def installed() -> list[Offer]:
     """List every offer of every installed package, for any interface version, sorted; imports nothing."""
-    offers = {}
+    offers: dict[tuple[str, int, str, str], Offer] = {}
     for distribution in importlib.metadata.distributions():
         for point in distribution.entry_points:
             if match := _GROUP.fullmatch(point.group):
@@ -114,7 +114,7 @@ def find(kind: str, name: str) -> Offer:
 
 
 def load(kind: str, name: str, base: Path | None = None) -> type[Any]:
-    """Import the class that ``name`` means: an installed one, or ``my_file.py:MyReward`` relative to ``base``.
+    """Import the class that ``name`` means: installed, or ``my_file.py:MyReward`` relative to ``base``.
 
     Args:
         kind: a key of ``KINDS``.
@@ -148,8 +148,8 @@ def _unknown(kind: str, name: str, offers: list[Offer], matches: list[Offer]) ->
     if matches:
         other = matches[0]
         return (
-            f"{label} {name!r} of {other.package} {other.version} is written for version {other.interface} of "
-            f"the interface, this maskrl has {INTERFACE_VERSION}; install a matching release of {other.package}"
+            f"{label} {name!r} of {other.package} {other.version} is written for version {other.interface} "
+            f"of the interface, this maskrl has {INTERFACE_VERSION}; install a release of it that matches"
         )
     known = sorted({offer.name for offer in offers if offer.interface == INTERFACE_VERSION})
     return f"no {label} is called {name!r}{nearest(name, known)}; installed: {', '.join(known) or 'none'}"

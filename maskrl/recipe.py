@@ -1,0 +1,384 @@
+"""The recipe: one flat TOML file that says everything about a run.
+
+One rule: a section names a component, that component's own ``Config`` validates the section, and the
+component is built from that ``Config`` and nothing else. Every mistake is reported at the user's own key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails
+
+import maskrl
+from maskrl import registry
+from maskrl.component import Component, ComponentConfig, resolve_path
+from maskrl.errors import RecipeError
+from maskrl.grpo.config import GRPOConfig, SamplingConfig
+from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
+
+C = TypeVar("C", bound=Component)
+
+SECTIONS = {
+    "generator": "generators",
+    "transition": "transitions",
+    "reward": "rewards",
+    "filter": "filters",
+    "reducer": "reducers",
+}
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[C]):
+    """A section that names a component: its class, and its settings as its own ``Config`` read them."""
+
+    name: str
+    component: type[C]
+    config: ComponentConfig
+
+    def build(self) -> C:
+        """Build the component."""
+        return self.component(self.config)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the section with every default."""
+        return {"name": self.name, **self.config.model_dump(mode="json")}
+
+
+def choose(kind: str, section: Mapping[str, Any], base: Path) -> Chosen[Any]:
+    """Import the component a section names and validate the section.
+
+    Args:
+        kind: a key of ``registry.KINDS``.
+        section: ``name``, and the keys of that component's ``Config``.
+        base: the folder that relative paths start from.
+
+    Raises:
+        RecipeError: no such component.
+        PluginError: it does not import.
+        ValidationError: the settings are wrong (pydantic's, so that a recipe can place it at the user's key).
+    """
+    settings = dict(section)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise RecipeError(f'say which {registry.KINDS[kind].label}: name = "..."')
+    component = registry.load(kind, name, base)
+    for key in component.paths:
+        if isinstance(settings.get(key), str):
+            settings[key] = resolve_path(settings[key], base)
+    return Chosen(registry.resolve_local(name, base), component, component.Config.model_validate(settings))
+
+
+def build(kind: str, section: Mapping[str, Any], base: Path) -> Component:
+    """Build the component a section names, outside of a recipe (a detector, say).
+
+    Raises:
+        RecipeError: no such component, or wrong settings.
+        PluginError: it does not import.
+    """
+    try:
+        chosen: Chosen[Component] = choose(kind, section, base)
+    except ValidationError as error:
+        name = f"{registry.KINDS[kind].label} {section['name']!r}"
+        raise RecipeError("\n".join(f"{name}: {_say(detail)}" for detail in error.errors())) from error
+    return chosen.build()
+
+
+def _base(info: ValidationInfo) -> Path:
+    return info.context["base"] if info.context else Path()
+
+
+def _section(value: Any, info: ValidationInfo) -> Chosen[Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"is a section: write [{info.field_name}]")
+    return choose(SECTIONS[str(info.field_name)], value, _base(info))
+
+
+def _source(value: str, info: ValidationInfo) -> str:
+    """Accept a file that exists, or the name of an installed prompt set."""
+    path = resolve_path(value, _base(info))
+    if not Path(path).exists() and not registry.is_local(value):
+        try:
+            registry.find("prompts", value)
+        except RecipeError as error:
+            raise RecipeError(f"there is no file {value!r} beside the recipe, and {error}") from error
+    return registry.resolve_local(path, _base(info))
+
+
+def _detector(value: str, info: ValidationInfo) -> str:
+    if not registry.is_local(value):
+        registry.find("detectors", value)
+    return registry.resolve_local(value, _base(info))
+
+
+_Section = (PlainValidator(_section), PlainSerializer(Chosen.settings))
+Source = Annotated[str, AfterValidator(_source)]
+
+
+class PromptsConfig(ComponentConfig):
+    """Where the prompts of training come from.
+
+    ``train`` is a text file of one prompt a line, a JSONL file, or the name of an installed prompt set;
+    ``column`` is the key of the text in a JSONL file.
+    """
+
+    train: Source
+    column: str = "text"
+
+
+class TrainingConfig(ComponentConfig):
+    """How long, how fast, in what portions. ``prompts_per_update`` counts over all processes.
+
+    ``micro_batch`` ((image, step) pairs per forward and backward), ``rollout_batch`` and ``reward_batch``
+    (images per forward; None: all at once) change memory and speed only. ``max_seconds`` stops a run cleanly.
+    """
+
+    updates: int = Field(ge=0)
+    prompts_per_update: int = Field(ge=1)
+    micro_batch: int = Field(default=64, ge=1)
+    rollout_batch: int | None = Field(default=None, ge=1)
+    reward_batch: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_updates: int = Field(default=0, ge=0)
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_seconds: float | None = Field(default=None, gt=0)
+
+
+class EvalConfig(ComponentConfig):
+    """Which GenEval a run reports; without ``prompts`` none.
+
+    ``every`` counts updates, 0 evaluates before and after only; in between ``prompts_per_task_during``
+    prompts a task are used. ``num_steps`` None: as in ``[grpo]``. Guidance is ``sampling.guidance_eval``.
+    """
+
+    prompts: Source | None = None
+    detector: Annotated[str, AfterValidator(_detector)] = "shapes"
+    images_per_prompt: int = Field(default=4, ge=1)
+    every: int = Field(default=0, ge=0)
+    prompts_per_task_during: int = Field(default=8, ge=1)
+    num_steps: int | None = Field(default=None, ge=1)
+    batch: int = Field(default=64, ge=1)
+
+
+class CheckpointConfig(ComponentConfig):
+    """A checkpoint ``every`` so many updates, of which the newest ``keep`` stay."""
+
+    every: int = Field(default=25, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+
+class TrackingConfig(ComponentConfig):
+    """What a run writes beside its metrics: TensorBoard files, and pictures of ``sample_prompts``."""
+
+    tensorboard: bool = True
+    samples_every: int = Field(default=25, ge=1)
+    sample_prompts: tuple[str, ...] = (
+        "a photo of three red circles",
+        "a photo of a blue square left of a green star",
+        "a photo of a yellow triangle and a red square",
+        "a photo of two green stars",
+    )
+
+
+class Recipe(ComponentConfig):
+    """Everything about a run, every default filled in."""
+
+    seed: int = Field(default=0, ge=0)
+    generator: Annotated[Chosen[MaskedGenerator], *_Section]
+    transition: Annotated[Chosen[TransitionProb], *_Section]
+    reward: Annotated[Chosen[RewardModel], *_Section]
+    filter: Annotated[Chosen[GroupFilter], *_Section]
+    reducer: Annotated[Chosen[StepReducer], *_Section]
+    grpo: GRPOConfig = GRPOConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    prompts: PromptsConfig
+    training: TrainingConfig
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    def to_toml(self) -> str:
+        """Write the recipe with every default; what has no value (None) is left out."""
+        return _write_toml(self.model_dump(mode="json"))
+
+    def digest(self) -> str:
+        """Return 12 hexadecimal digits that two recipes share only if every setting is equal."""
+        return hashlib.sha256(self.to_toml().encode()).hexdigest()[:12]
+
+
+def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, apply overrides, import the components it names and fill in every default.
+
+    Args:
+        path_or_name: a TOML file, or the name of a recipe that comes with maskrl.
+        overrides: ``section.key=value``, the value as in TOML; a bare word is a string, no value at all
+            restores the default.
+
+    Raises:
+        RecipeError: there is no such file, it is no TOML, or it holds mistakes: one line each.
+        PluginError: a component does not import.
+    """
+    path = locate_recipe(path_or_name)
+    data = _read_toml(path)
+    for override in overrides:
+        _override(data, override)
+    try:
+        return Recipe.model_validate(data, context={"base": path.parent})
+    except ValidationError as error:
+        raise _mistakes(path, data, error) from error
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Find the recipes that come with maskrl, by name: in the wheel, or beside the package in a clone."""
+    package = Path(maskrl.__file__).parent
+    folder = package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def locate_recipe(path_or_name: str | Path) -> Path:
+    """Find the file of a recipe.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if str(path_or_name) in shipped:
+        return shipped[str(path_or_name)]
+    hint = registry.nearest(path.stem, shipped)
+    raise RecipeError(
+        f"there is no recipe {str(path_or_name)!r}{hint}; shipped: {', '.join(shipped) or 'none'}"
+    )
+
+
+def share(total: int, processes: int, name: str) -> int:
+    """Divide a global batch size over the processes.
+
+    Raises:
+        RecipeError: it does not divide; the message names the nearest size that does.
+    """
+    if total % processes == 0:
+        return total // processes
+    nearest = max(1, round(total / processes)) * processes
+    raise RecipeError(
+        f"{name}: {total} does not divide over {processes} processes; the nearest that does is {nearest}"
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8: byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:  # its message ends with the line and column
+        raise RecipeError(f"{path}: is no TOML: {error}") from error
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last:
+        raise RecipeError(f"--set {override!r}: write it as section.key=value")
+    table = data
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override!r}: {section!r} is a value, not a section")
+    if text.strip():
+        table[last] = _value(text)
+    else:
+        table.pop(last, None)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _mistakes(path: Path, data: Mapping[str, Any], error: ValidationError) -> RecipeError:
+    """Turn pydantic's list into one line a mistake; a single mistake keeps its own class of error."""
+    details = error.errors()
+    known = [_known_keys(detail, data, path.parent) for detail in details]
+    message = "\n".join(f"{path}: {_say(detail, keys)}" for detail, keys in zip(details, known, strict=True))
+    cause = details[0].get("ctx", {}).get("error")
+    kind = type(cause) if len(details) == 1 and isinstance(cause, RecipeError) else RecipeError
+    return kind(message)
+
+
+def _say(detail: ErrorDetails, known: Sequence[str] = ()) -> str:
+    """Say in one line what is wrong with which key."""
+    key = ".".join(str(part) for part in detail["loc"])
+    cause = detail.get("ctx", {}).get("error")
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key{registry.nearest(str(detail['loc'][-1]), known)}"
+    if detail["type"] == "missing":
+        return f"{key}: is missing"
+    if detail["type"] == "model_type":
+        return f"{key}: is a section: write [{key}]"
+    if cause is not None:
+        return f"{key}: {cause}"
+    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
+
+
+def _known_keys(detail: ErrorDetails, data: Mapping[str, Any], base: Path) -> list[str]:
+    """List what could have been written where an unknown key stands."""
+    section, inside = str(detail["loc"][0]), detail["loc"][1:]
+    if detail["type"] != "extra_forbidden" or len(inside) > 1:
+        return []
+    if not inside:
+        return list(Recipe.model_fields)
+    if section in SECTIONS:
+        return list(registry.load(SECTIONS[section], data[section]["name"], base).Config.model_fields)
+    model: Any = Recipe.model_fields[section].annotation
+    return list(model.model_fields)
+
+
+def _write_toml(data: Mapping[str, Any]) -> str:
+    """Write scalars, then a table for every section."""
+    lines = [f"{key} = {_toml(v)}" for key, v in data.items() if not isinstance(v, dict | None)]
+    for section, values in data.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{section}]"]
+            lines += [f"{key} = {_toml(v)}" for key, v in values.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return (
+            "{ "
+            + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items() if v is not None)
+            + " }"
+        )
+    return "[" + ", ".join(_toml(item) for item in value) + "]"
