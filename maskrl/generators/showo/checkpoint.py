@@ -1,0 +1,169 @@
+"""Read and write Show-o's published layout: ``config.json``, one weights file, and the language model it names.
+
+``llm_model_path`` in the config names the folder or hub id that holds Phi's config and text tokenizer; a relative path lies
+inside the checkpoint. ``max_text_length`` and ``sampler`` are read where a checkpoint has them; the published ones do not.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from maskrl.component import open_path
+from maskrl.errors import RecipeError
+from maskrl.generators.showo.magvit import Magvit, MagvitConfig
+from maskrl.generators.showo.prompting import Vocabulary
+from maskrl.types import SamplerDefaults
+
+WEIGHTS = ("pytorch_model.safetensors", "model.safetensors")  # the first is the published, odd name
+_IGNORED = "mm_projector."  # of the CLIP-ViT variants; text-to-image never uses it
+_MOST_KEYS_LISTED = 5
+
+
+class ShowoConfig(BaseModel):
+    """The published ``config.json``, as far as text-to-image reads it, and two additions of ours."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    vocab_size: int
+    llm_vocab_size: int
+    codebook_size: int
+    num_vq_tokens: int
+    llm_model_path: str
+    max_text_length: int = 128
+    sampler: dict[str, Any] | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The shared vocabulary, from the sizes in the file."""
+        return Vocabulary(self.llm_vocab_size, self.codebook_size)
+
+    def defaults(self) -> SamplerDefaults:
+        """How the authors sample: the numbers of their README for the 256 and 512 pixel models."""
+        if self.sampler is not None:
+            return SamplerDefaults(**self.sampler)
+        if self.num_vq_tokens >= 1024:
+            return SamplerDefaults(num_steps=50, guidance=5.0)
+        return SamplerDefaults(num_steps=16, guidance=1.75)
+
+
+def find_folder(name: str, what: str) -> Path:
+    """Return the local folder of a checkpoint: a folder, ``package:...``, or a hub id, downloaded once."""
+    local = Path(open_path(name))
+    if local.is_dir():
+        return local
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise RecipeError(f"{what} {name!r} is no folder and no hub id; give a folder in the published layout")
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise RecipeError(
+            f"{what} {name!r} is no folder here and the hub could not be reached for it "
+            f"({type(error).__name__}); point to a local folder instead"
+        ) from error
+
+
+def read_config(folder: Path) -> ShowoConfig:
+    """Read ``config.json`` and check that its sizes agree with each other."""
+    try:
+        config = ShowoConfig(**_read_json(folder / "config.json"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RecipeError(f"{str(folder / 'config.json')!r} is no Show-o config: {key}: {first['msg']}") from error
+    if config.vocabulary.size != config.vocab_size:
+        raise RecipeError(
+            f"{str(folder / 'config.json')!r}: vocab_size is {config.vocab_size}, but {config.llm_vocab_size} words, "
+            f"10 special tokens, {config.codebook_size} codes and a mask make {config.vocabulary.size}"
+        )
+    return config
+
+
+def language_model(config: ShowoConfig, folder: Path) -> str:
+    """Return the folder or hub id of Phi's config and tokenizer."""
+    inside = folder / config.llm_model_path
+    return str(inside) if inside.is_dir() else config.llm_model_path
+
+
+def load_magvit(folder: Path) -> Magvit:
+    """Load the image tokenizer; a folder without ``config.json``, or with the published one, has the published sizes."""
+    path = folder / "config.json"
+    config = MagvitConfig(**_read_json(path)) if path.exists() else MagvitConfig()
+    model = Magvit(config)
+    load_weights(model, folder)
+    return model
+
+
+def load_weights(module: nn.Module, folder: Path) -> None:
+    """Load a folder's weights file into a module, strictly.
+
+    Raises:
+        RecipeError: there is no weights file, it is damaged, or keys are missing, unknown or of another shape.
+    """
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise RecipeError(f"{str(folder)!r} holds no weights: neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RecipeError(f"{str(path)!r} cannot be read ({error}); it may be incomplete: fetch it again") from error
+    if any(key.startswith(_IGNORED) for key in tensors):
+        warnings.warn(f"{path.name}: {_IGNORED}* is ignored; text-to-image does not use it", stacklevel=2)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(_IGNORED)}
+    _check_keys(module, tensors, path)
+    module.load_state_dict(tensors)
+
+
+def save_folder(module: nn.Module, source: Path, config: ShowoConfig, folder: Path) -> None:
+    """Write ``module`` in the layout it was loaded from: its weights, the config, and the language model's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
+    shutil.copyfile(source / "config.json", folder / "config.json")
+    inside = source / config.llm_model_path
+    if inside.is_dir():
+        shutil.copytree(inside, folder / config.llm_model_path, dirs_exist_ok=True)
+
+
+def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    expected = module.state_dict()
+    faults = {
+        "missing": [k for k in expected if k not in tensors],
+        "unknown": [k for k in tensors if k not in expected],
+        "of another shape": [
+            f"{k} {tuple(tensors[k].shape)} for {tuple(v.shape)}"
+            for k, v in expected.items()
+            if k in tensors and tensors[k].shape != v.shape
+        ],
+    }
+    told = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in faults.items() if keys]
+    if told:
+        raise RecipeError(f"{str(path)!r} does not fit {type(module).__name__}: {'; '.join(told)}")
+
+
+def _some(keys: list[str]) -> str:
+    more = len(keys) - _MOST_KEYS_LISTED
+    return ", ".join(keys[:_MOST_KEYS_LISTED]) + (f", and {more} more" if more > 0 else "")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{str(path)!r} is missing; a checkpoint folder needs it") from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{str(path)!r} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise RecipeError(f"{str(path)!r} holds no table of settings")
+    return found

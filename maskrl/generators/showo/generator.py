@@ -1,0 +1,141 @@
+"""Show-o as a masked generator, at any size: the 1.3 B of the paper and the tiny one that ships with maskrl.
+
+Source: Xie et al. 2024 (arXiv 2408.12528); published checkpoints ``showlab/show-o`` and ``showlab/show-o-512x512``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
+
+from maskrl.component import ComponentConfig
+from maskrl.errors import RecipeError
+from maskrl.generators.showo.checkpoint import (
+    find_folder,
+    language_model,
+    load_magvit,
+    load_weights,
+    read_config,
+    save_folder,
+)
+from maskrl.generators.showo.network import ShowoNetwork, phi_config
+from maskrl.generators.showo.prompting import UniversalPrompting, omni_attention
+from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.types import GeneratorSpec, Prompt, StepIndex
+
+
+@dataclass(frozen=True)
+class ShowoCondition(Condition):
+    """Text prefixes: ``ids`` Long [B, L], and the prefix of the empty text, ``null`` Long [L]."""
+
+    ids: Tensor
+    null: Tensor
+
+    def select(self, rows: Tensor) -> ShowoCondition:
+        """Long [K] -> a condition of K rows."""
+        return ShowoCondition(self.ids[rows.to(self.ids.device)], self.null)
+
+
+class Showo(MaskedGenerator):
+    """Text and image in one sequence; the image attends to everything, the text only to the text before it."""
+
+    class Config(ComponentConfig):
+        """Where the weights are: hub ids, folders in the published layout, or ``package:NAME/FOLDER``."""
+
+        checkpoint: str = "showlab/show-o-512x512"
+        tokenizer: str = "showlab/magvitv2"
+
+    paths = ("checkpoint", "tokenizer")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._folder = find_folder(config.checkpoint, "checkpoint")
+        self._settings = read_config(self._folder)
+        self.module = self._load_network()
+        self.magvit = load_magvit(find_folder(config.tokenizer, "tokenizer")).eval().requires_grad_(False)
+        self.frozen = (self.magvit,)
+        self.spec = self._spec()
+
+    def _load_network(self) -> ShowoNetwork:
+        settings, source = self._settings, language_model(self._settings, self._folder)
+        self._prompting = UniversalPrompting(
+            AutoTokenizer.from_pretrained(source), settings.vocabulary, settings.max_text_length
+        )
+        network = ShowoNetwork(phi_config(AutoConfig.from_pretrained(source), settings.vocabulary), settings.vocabulary)
+        load_weights(network, self._folder)
+        return network.eval()
+
+    def _spec(self) -> GeneratorSpec:
+        settings, sizes = self._settings, self.magvit.config
+        side = math.isqrt(settings.num_vq_tokens)
+        if side * side != settings.num_vq_tokens or sizes.num_codes != settings.codebook_size:
+            raise RecipeError(
+                f"checkpoint {self.config.checkpoint!r} has {settings.num_vq_tokens} tokens of "
+                f"{settings.codebook_size} codes; the tokenizer {self.config.tokenizer!r} has {sizes.num_codes} codes"
+            )
+        return GeneratorSpec(
+            num_tokens=settings.num_vq_tokens,
+            num_codes=settings.codebook_size,
+            mask_id=settings.codebook_size,
+            grid=(side, side),
+            image_size=(side * sizes.downsampling, side * sizes.downsampling),
+            sampler=settings.defaults(),
+            lora_targets=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+        )
+
+    def encode(self, prompts: Sequence[Prompt]) -> ShowoCondition:
+        """Tokenize the texts; a text that is too long is cut, with a warning that names it."""
+        for prompt in prompts:
+            if self._prompting.is_cut(prompt.text):
+                warnings.warn(
+                    f"the prompt {prompt.text!r} is cut to {self._settings.max_text_length} tokens", stacklevel=2
+                )
+        device = self.module.showo.lm_head.weight.device
+        ids = self._prompting.prefix([prompt.text for prompt in prompts]).to(device)
+        return ShowoCondition(ids, self._prompting.prefix([""])[0].to(device))
+
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        step: StepIndex,
+        guidance: float,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """See :class:`MaskedGenerator`; Show-o does not take the time, so ``step`` is not used."""
+        assert isinstance(condition, ShowoCondition)
+        if guidance == 0:
+            return self._branch(tokens, condition.ids, positions)
+        null = condition.null.expand_as(condition.ids)
+        both_positions = None if positions is None else torch.cat([positions, positions])
+        both = self._branch(torch.cat([tokens, tokens]), torch.cat([condition.ids, null]), both_positions)
+        conditional, unconditional = both.chunk(2)
+        return (1 + guidance) * conditional - guidance * unconditional
+
+    def _branch(self, tokens: Tensor, prefix: Tensor, positions: Tensor | None) -> Tensor:
+        vocabulary = self._settings.vocabulary
+        image = tokens + vocabulary.code_offset  # mask_id of code space lands on the shared vocabulary's mask
+        edge = prefix.new_ones(len(prefix), 1)
+        soi, eoi = (edge * vocabulary.special(token) for token in ("<|soi|>", "<|eoi|>"))
+        ids = torch.cat([prefix, soi, image, eoi], dim=1)
+        dtype = self.module.showo.lm_head.weight.dtype
+        attention = omni_attention(prefix != vocabulary.special("[PAD]"), image.shape[1] + 2, dtype)
+        hidden = self.module.hidden(ids, attention)[:, -image.shape[1] - 1 : -1]
+        return self.module.code_logits(hidden if positions is None else hidden[positions])
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """Long [B, N] -> Float [B, 3, H, W] in [0, 1]."""
+        assert self.spec.grid is not None
+        return self.magvit.decode(tokens, self.spec.grid).float()
+
+    def save(self, folder: str) -> None:
+        """Write the network in the published layout; the image tokenizer is not trained and stays where it is."""
+        save_folder(self.module, self._folder, self._settings, Path(folder))

@@ -1,0 +1,75 @@
+"""CLIP similarity: how well a picture fits its prompt. The reward of the paper (section 4.1).
+
+Source: Radford et al. 2021 (arXiv 2103.00020); weights and architectures through open_clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import center_crop, normalize, resize
+
+from maskrl.component import ComponentConfig, open_path
+from maskrl.errors import RecipeError
+from maskrl.interfaces import RewardModel
+from maskrl.types import Prompt
+
+
+class Clip(RewardModel):
+    """The cosine between image and text features, times 100."""
+
+    class Config(ComponentConfig):
+        """Which CLIP.
+
+        ``model`` is an open_clip architecture, with ``pretrained`` a tag or a weights file; or a folder that holds
+        ``open_clip_config.json``, weights and tokenizer, and then ``pretrained`` is not used.
+        """
+
+        model: str = "ViT-L-14"
+        pretrained: str | None = "openai"
+
+    paths = ("model", "pretrained")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._network, self._tokenizer = _load(config.model, config.pretrained)
+        self.modules = (self._network,)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B] in [-100, 100]."""
+        device = self._network.logit_scale.device
+        texts = list(dict.fromkeys(prompt.text for prompt in prompts))
+        text_features = self._network.encode_text(self._tokenizer(texts).to(device), normalize=True)
+        image_features = self._network.encode_image(self._prepare(images.to(device)), normalize=True)
+        of_prompt = torch.tensor([texts.index(prompt.text) for prompt in prompts], device=device)
+        return 100 * (image_features * text_features[of_prompt]).sum(dim=1).float()
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        """Resize the shorter side, crop the centre and normalise, as the network was trained."""
+        visual = self._network.visual
+        size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        if images.shape[-2:] != (size, size):
+            images = resize(images, [size], interpolation=InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+            images = center_crop(images, [size, size])
+        return normalize(images, list(visual.image_mean), list(visual.image_std))
+
+
+def _load(model: str, pretrained: str | None) -> tuple[Any, Any]:
+    """Return the network, frozen and in ``eval()`` mode, and its tokenizer."""
+    folder = Path(open_path(model))
+    name = f"local-dir:{folder}" if folder.is_dir() else model
+    if folder.is_dir():
+        pretrained = None
+    try:
+        network: nn.Module = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
+        tokenizer = open_clip.get_tokenizer(name)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise RecipeError(f"CLIP {model!r} with weights {pretrained!r} cannot be loaded: {error}") from error
+    return network.eval().requires_grad_(False), tokenizer

@@ -1,0 +1,151 @@
+"""How the people who captioned the base model's training pictures erred, and near misses to teach a judge with.
+
+The tiny Show-o is trained on pictures whose captions were *misread*: that is what makes it imperfect in the way real
+models are, and leaves something for a reward to teach. The tiny CLIP is trained on true captions and their near misses.
+The rates are stated on the weights' card.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from maskrl.shapes.captions import TASKS, Caption, Clause
+from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES
+
+_SHAPE_PAIRS = (("circle", "ring"), ("square", "diamond"), ("star", "cross"), ("triangle", "heart"))
+_COLOR_PAIRS = (("red", "pink"), ("orange", "yellow"), ("green", "blue"), ("purple", "brown"))
+PARTNER = {a: b for pair in _SHAPE_PAIRS + _COLOR_PAIRS for a, b in (pair, pair[::-1])}
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+SHAPE_RATE = 0.44  # a shape is taken for its partner
+COLOR_RATE = 0.42  # a colour is taken for its partner
+MISCOUNT_RATE = 0.64  # a number is one too high or one too low
+OPPOSITE_RATE = 0.46  # a relation is turned round
+OTHER_AXIS_RATE = 0.08  # a relation is one along the other axis
+SWAP_RATE = 0.48  # two objects exchange their colours
+MISSING_RATE = 0.12  # one of two objects is not there
+TASK_WEIGHTS = (0.15, 0.15, 0.2, 0.15, 0.2, 0.15)  # in the order of TASKS
+
+
+def random_caption(rng: np.random.Generator) -> Caption:
+    """Draw a caption of any task, shapes and colours over the whole world: both sides of the prompts' split."""
+    task = str(rng.choice(TASKS, p=TASK_WEIGHTS))
+    a, b = (str(s) for s in rng.choice(SHAPES, size=2, replace=False))
+    ca, cb = (str(c) for c in rng.choice(list(COLORS), size=2, replace=False))
+    if task == "single_object":
+        place = str(rng.choice(list(PLACES))) if rng.random() < 0.6 else None
+        return Caption(task, (Clause(a),), None, place)
+    if task == "colors":
+        return Caption(task, (Clause(a, ca),))
+    if task == "counting":
+        color = ca if rng.random() < 0.5 else None
+        return Caption(task, (Clause(a, color, int(rng.integers(2, 5))),))
+    if task == "color_attr":
+        return Caption(task, (Clause(a, ca), Clause(b, cb)))
+    relation = str(rng.choice(RELATIONS)) if task == "position" else None
+    return Caption(task, (Clause(a), Clause(b)), relation)
+
+
+def misread(caption: Caption, rng: np.random.Generator) -> Caption:
+    """Return what is really in the picture that carries ``caption`` in the base model's training data."""
+    clauses = [_misread_clause(clause, rng) for clause in caption.clauses]
+    relation = caption.relation
+    if len(clauses) == 2 and clauses[0].color is not None and rng.random() < SWAP_RATE:
+        clauses = [replace(clauses[0], color=clauses[1].color), replace(clauses[1], color=clauses[0].color)]
+    if relation is not None:
+        draw = rng.random()
+        if draw < OPPOSITE_RATE:
+            relation = OPPOSITE[relation]
+        elif draw < OPPOSITE_RATE + OTHER_AXIS_RATE:
+            relation = _other_axis(relation, rng)
+    if len(clauses) == 2 and rng.random() < MISSING_RATE:
+        clauses, relation = [clauses[rng.integers(2)]], None
+    return replace(caption, clauses=tuple(clauses), relation=relation)
+
+
+def near_miss(caption: Caption, rng: np.random.Generator) -> Caption:
+    """Return a caption that differs in one thing; usually it is false where ``caption`` is true, and the other way."""
+    changes = [_change_shape]
+    if any(clause.color for clause in caption.clauses):
+        changes.append(_change_color)
+    if caption.task == "counting":
+        changes += [_change_count, _change_count]
+    if caption.relation:
+        changes += [_change_relation, _change_relation]
+    if caption.task == "color_attr":
+        changes.append(_swap_colors)
+    if len(caption.clauses) == 2:
+        changes.append(_drop)
+    return changes[rng.integers(len(changes))](caption, rng)
+
+
+def _misread_clause(clause: Clause, rng: np.random.Generator) -> Clause:
+    shape = PARTNER[clause.shape] if rng.random() < SHAPE_RATE else clause.shape
+    color = clause.color
+    if color is not None and rng.random() < COLOR_RATE:
+        color = PARTNER[color]
+    count = clause.count
+    if count > 1 and rng.random() < MISCOUNT_RATE:
+        count += 1 if rng.random() < 0.5 else -1
+    return Clause(shape, color, count)
+
+
+def _other_axis(relation: str, rng: np.random.Generator) -> str:
+    others = [r for r in RELATIONS if r not in (relation, OPPOSITE[relation])]
+    return others[rng.integers(2)]
+
+
+def _with_clause(caption: Caption, index: int, clause: Clause) -> Caption:
+    clauses = list(caption.clauses)
+    clauses[index] = clause
+    return replace(caption, clauses=tuple(clauses))
+
+
+def _pick(caption: Caption, rng: np.random.Generator) -> tuple[int, Clause]:
+    index = int(rng.integers(len(caption.clauses)))
+    return index, caption.clauses[index]
+
+
+def _change_shape(caption: Caption, rng: np.random.Generator) -> Caption:
+    index, clause = _pick(caption, rng)
+    taken = {c.shape for c in caption.clauses}
+    partner = PARTNER[clause.shape]
+    free = [s for s in SHAPES if s not in taken]
+    shape = partner if partner not in taken and rng.random() < 0.6 else free[rng.integers(len(free))]
+    return _with_clause(caption, index, replace(clause, shape=shape))
+
+
+def _change_color(caption: Caption, rng: np.random.Generator) -> Caption:
+    index, clause = _pick(caption, rng)
+    if clause.color is None:
+        return _change_shape(caption, rng)
+    taken = {c.color for c in caption.clauses}
+    partner = PARTNER[clause.color]
+    free = [c for c in COLORS if c not in taken]
+    color = partner if partner not in taken and rng.random() < 0.6 else free[rng.integers(len(free))]
+    return _with_clause(caption, index, replace(clause, color=color))
+
+
+def _change_count(caption: Caption, rng: np.random.Generator) -> Caption:
+    clause = caption.clauses[0]
+    others = [n for n in (2, 3, 4) if n != clause.count]
+    return _with_clause(caption, 0, replace(clause, count=others[rng.integers(2)]))
+
+
+def _change_relation(caption: Caption, rng: np.random.Generator) -> Caption:
+    if caption.relation is None:
+        return _change_shape(caption, rng)
+    turned = rng.random() < 0.6
+    return replace(caption, relation=OPPOSITE[caption.relation] if turned else _other_axis(caption.relation, rng))
+
+
+def _swap_colors(caption: Caption, rng: np.random.Generator) -> Caption:
+    first, second = caption.clauses
+    return replace(caption, clauses=(replace(first, color=second.color), replace(second, color=first.color)))
+
+
+def _drop(caption: Caption, rng: np.random.Generator) -> Caption:
+    task = "single_object" if caption.clauses[0].color is None else "colors"
+    return Caption(task, (caption.clauses[rng.integers(2)],))

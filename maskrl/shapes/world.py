@@ -1,0 +1,154 @@
+"""Scenes of coloured shapes on white: what there is, how a scene is laid out, and how it is painted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from maskrl.geneval.scoring import relative_position
+
+IMAGE_SIZE = 64
+SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "heart", "ring")
+COLORS = {
+    "red": (215, 30, 40),
+    "orange": (255, 140, 0),
+    "yellow": (250, 215, 20),
+    "green": (30, 150, 60),
+    "blue": (40, 90, 220),
+    "purple": (125, 45, 165),
+    "pink": (250, 130, 185),
+    "brown": (115, 65, 25),
+}
+BACKGROUND = (255, 255, 255)
+RELATIONS = ("left of", "right of", "above", "below")
+PLACES = {"at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0), "on the right": (1, 0)}
+
+_SUPERSAMPLING = 4
+_GAP = 3.0  # pixels of white between two objects, so that they are two to a detector
+_RADII = {1: (9.0, 14.0), 2: (8.0, 12.0)}  # by number of objects, half the side of the bounding square
+_CROWDED = (7.0, 9.5)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: ``shape`` of SHAPES, ``color`` of COLORS, centre and radius in pixels."""
+
+    shape: str
+    color: str
+    x: float
+    y: float
+    radius: float
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """(x1, y1, x2, y2) in pixels."""
+        return (self.x - self.radius, self.y - self.radius, self.x + self.radius, self.y + self.radius)
+
+
+Scene = tuple[Thing, ...]
+
+
+@lru_cache
+def outline(shape: str) -> tuple[tuple[float, float], ...]:
+    """Return a polygon filling [-1, 1] x [-1, 1], y down; a ring's is its outer circle."""
+    turn = 2 * math.pi
+    if shape in ("circle", "ring"):
+        points = [(math.cos(turn * i / 48), math.sin(turn * i / 48)) for i in range(48)]
+    elif shape == "square":
+        points = [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)]
+    elif shape == "triangle":
+        points = [(0.0, -1.0), (1.0, 0.9), (-1.0, 0.9)]
+    elif shape == "diamond":
+        points = [(0.0, -1.0), (0.85, 0.0), (0.0, 1.0), (-0.85, 0.0)]
+    elif shape == "cross":
+        a = 0.36
+        points = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+    elif shape == "star":
+        radii = (1.0, 0.42)
+        points = [
+            (radii[i % 2] * math.sin(turn * i / 10), -radii[i % 2] * math.cos(turn * i / 10)) for i in range(10)
+        ]
+    elif shape == "heart":
+        curve = [turn * i / 48 for i in range(48)]
+        points = [
+            (
+                math.sin(t) ** 3,
+                -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 14.5 - 0.1,
+            )
+            for t in curve
+        ]
+    else:
+        raise ValueError(f"no shape is called {shape!r}; the world has {', '.join(SHAPES)}")
+    return tuple((float(x), float(y)) for x, y in points)
+
+
+def paint(scene: Sequence[Thing]) -> NDArray[np.uint8]:
+    """Paint a scene: uint8 [64, 64, 3], anti-aliased."""
+    s = _SUPERSAMPLING
+    canvas = Image.new("RGB", (IMAGE_SIZE * s, IMAGE_SIZE * s), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    for thing in scene:
+        points = [(s * (thing.x + thing.radius * x), s * (thing.y + thing.radius * y)) for x, y in outline(thing.shape)]
+        draw.polygon(points, fill=COLORS[thing.color])
+        if thing.shape == "ring":
+            hole = 0.5 * thing.radius
+            box = [s * (thing.x - hole), s * (thing.y - hole), s * (thing.x + hole), s * (thing.y + hole)]
+            draw.ellipse(box, fill=BACKGROUND)
+    small = canvas.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.uint8)
+
+
+def lay_out(
+    kinds: Sequence[tuple[str, str]],
+    rng: np.random.Generator,
+    relation: str | None = None,
+    place: str | None = None,
+) -> Scene:
+    """Place (shape, color) objects at random without touching.
+
+    With ``relation``, thing 0 stands in that relation to thing 1, by GenEval's own predicate; with ``place``, thing 0
+    stands in that third of the picture.
+    """
+    low, high = _RADII.get(len(kinds), _CROWDED)
+    while True:
+        things: list[Thing] = []
+        for shape, color in kinds:
+            thing = _free_spot(shape, color, things, rng.uniform(low, high), rng)
+            if thing is None:
+                break
+            things.append(thing)
+        if len(things) < len(kinds):
+            continue
+        if relation is not None and relation_between(things[0], things[1]) != {relation}:
+            continue
+        if place is not None and not _is_at(things[0], place):
+            continue
+        return tuple(things)
+
+
+def relation_between(subject: Thing, reference: Thing) -> set[str]:
+    """Return the relations of GenEval that hold between two things' boxes."""
+    return set(relative_position(subject.box, reference.box))
+
+
+def _free_spot(
+    shape: str, color: str, others: Sequence[Thing], radius: float, rng: np.random.Generator
+) -> Thing | None:
+    margin = radius + 1
+    for _ in range(20):
+        x, y = rng.uniform(margin, IMAGE_SIZE - margin, size=2)
+        if all(max(abs(x - o.x), abs(y - o.y)) >= radius + o.radius + _GAP for o in others):
+            return Thing(shape, color, float(x), float(y), radius)
+    return None
+
+
+def _is_at(thing: Thing, place: str) -> bool:
+    dx, dy = PLACES[place]
+    along = dx * (thing.x - IMAGE_SIZE / 2) + dy * (thing.y - IMAGE_SIZE / 2)
+    return along > IMAGE_SIZE / 8

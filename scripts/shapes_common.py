@@ -1,0 +1,71 @@
+"""What the three training scripts of the shapes world share: its two small tokenizers of words, and painted pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from maskrl.shapes.captions import EVALUATION_PREFIX, NUMBERS, TRAINING_PREFIXES, Clause
+from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES, Scene, paint
+
+PREFIXES = (EVALUATION_PREFIX, *TRAINING_PREFIXES)
+
+
+def words() -> list[str]:
+    """Return every word that a caption can hold, sorted."""
+    phrases: Iterable[str] = (
+        *PREFIXES,
+        "a an and",
+        *RELATIONS,
+        *PLACES,
+        *COLORS,
+        *NUMBERS.values(),
+        *(Clause(s).words() for s in SHAPES),
+        *(Clause(s, None, 2).words() for s in SHAPES),
+    )
+    return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+def word_tokenizer(first: Sequence[str], last: Sequence[str], framed: bool) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of whole words: special tokens ``first``, the words, special tokens ``last``.
+
+    ``framed`` puts ``<s>`` and ``</s>`` around every text, as CLIP wants.
+    """
+    vocabulary = {token: i for i, token in enumerate((*first, *words(), *last))}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if framed:
+        frame = [("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+        core.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=frame)
+    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", clean_up_tokenization_spaces=False)
+
+
+def showo_tokenizer() -> PreTrainedTokenizerFast:
+    """Make the tiny Show-o's: like phi's, one token is both beginning and end."""
+    tokenizer = word_tokenizer(("<|endoftext|>", "<unk>"), (), framed=False)
+    tokenizer.add_special_tokens({"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"})
+    return tokenizer
+
+
+def clip_tokenizer() -> PreTrainedTokenizerFast:
+    """Make the tiny CLIP's: the end has the highest id, where CLIP's text tower looks for it."""
+    tokenizer = word_tokenizer(("<pad>", "<unk>", "<s>"), ("</s>",), framed=True)
+    tokenizer.add_special_tokens({"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"})
+    return tokenizer
+
+
+def pictures(scenes: Sequence[Scene]) -> Tensor:
+    """Paint scenes: Float [B, 3, 64, 64] in [0, 1]."""
+    painted = np.stack([paint(scene) for scene in scenes])
+    return torch.from_numpy(painted).permute(0, 3, 1, 2).float() / 255
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the tokenizer's files into a folder."""
+    tokenizer.save_pretrained(folder)
