@@ -105,7 +105,11 @@ def _base(info: ValidationInfo) -> Path:
 def _section(value: Any, info: ValidationInfo) -> Chosen[Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"is a section: write [{info.field_name}]")
-    return choose(SECTIONS[str(info.field_name)], value, _base(info))
+    try:
+        return choose(SECTIONS[str(info.field_name)], value, _base(info))
+    except RecipeError as error:
+        name: Any = {"type": "value_error", "loc": ("name",), "input": value, "ctx": {"error": error}}
+        raise ValidationError.from_exception_data("section", [name]) from error
 
 
 def _source(value: str, info: ValidationInfo) -> str:
@@ -268,7 +272,7 @@ def locate_recipe(path_or_name: str | Path) -> Path:
         return shipped[str(path_or_name)]
     hint = registry.nearest(path.stem, shipped)
     raise RecipeError(
-        f"there is no recipe {str(path_or_name)!r}{hint}; shipped: {', '.join(shipped) or 'none'}"
+        f"there is no recipe {str(path_or_name)!r}{hint} (shipped: {', '.join(shipped) or 'none'})"
     )
 
 

@@ -152,7 +152,7 @@ def _unknown(kind: str, name: str, offers: list[Offer], matches: list[Offer]) ->
             f"of the interface, this maskrl has {INTERFACE_VERSION}; install a release of it that matches"
         )
     known = sorted({offer.name for offer in offers if offer.interface == INTERFACE_VERSION})
-    return f"no {label} is called {name!r}{nearest(name, known)}; installed: {', '.join(known) or 'none'}"
+    return f"no {label} is called {name!r}{nearest(name, known)} (installed: {', '.join(known) or 'none'})"
 
 
 def _load_local(kind: str, name: str, base: Path) -> type[Any]:
