@@ -1,0 +1,74 @@
+"""Prompts: from a text file, from a JSONL file, or from a prompt set that a package ships."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from maskrl import registry
+from maskrl.component import resolve_path
+from maskrl.errors import RecipeError
+from maskrl.interfaces import PromptSet
+from maskrl.recipe import build
+from maskrl.types import Prompt
+
+
+def load_prompts(source: str, column: str = "text", base: Path | None = None) -> list[Prompt]:
+    """Read every prompt of a source, in order.
+
+    Args:
+        source: a text file of one prompt a line; a ``.jsonl`` file of one object a line; the name of an
+            installed prompt set, or ``my_file.py:MyPrompts``.
+        column: the key of the text in a JSONL file; the other keys are metadata.
+        base: the folder that a relative path starts from; the current one if not given.
+
+    Raises:
+        RecipeError: there is no such source, or the file is empty, not UTF-8 or malformed: the message names the
+            line.
+    """
+    base = base or Path()
+    path = Path(resolve_path(source, base))
+    if path.is_file():
+        prompts = list(_read_file(path, column))
+    elif registry.is_local(source) or not _looks_like_a_file(source):
+        prompt_set = build("prompts", {"name": source}, base)
+        assert isinstance(prompt_set, PromptSet)
+        prompts = prompt_set.prompts()
+    else:
+        raise RecipeError(f"there is no prompt file {source!r}")
+    if not prompts:
+        raise RecipeError(f"{source!r} holds no prompts")
+    return prompts
+
+
+def _looks_like_a_file(source: str) -> bool:
+    return Path(source).suffix in (".txt", ".jsonl") or source.startswith((".", "/", "~"))
+
+
+def _read_file(path: Path, column: str) -> Iterator[Prompt]:
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if line.strip():
+            is_json = path.suffix == ".jsonl"
+            yield _from_json(line, column, f"{path}:{number}") if is_json else Prompt(line.strip())
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{path}:{line}: is not UTF-8; save the file as UTF-8") from error
+
+
+def _from_json(line: str, column: str, where: str) -> Prompt:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"{where}: is no JSON: {error.msg}") from error
+    text = record.pop(column, None) if isinstance(record, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise RecipeError(f"{where}: has no text under {column!r}; name its key as 'column' in [prompts]")
+    return Prompt(text.strip(), record)
