@@ -26,8 +26,8 @@ def open_folder(run: Path, recipe: Recipe, resume: bool) -> None:
     """Make the folder of a new run and save its recipe there, or check that it is the one to resume.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe, or something else; it holds this run and ``resume``
-            was not asked; or there is nothing to resume.
+        RecipeError: the folder holds a run of another recipe, or something else; it holds this run and
+            ``resume`` was not asked; or there is nothing to resume.
         TrainingError: it cannot be written.
     """
     try:

@@ -24,8 +24,8 @@ def load_prompts(source: str, column: str = "text", base: Path | None = None) ->
         base: the folder that a relative path starts from; the current one if not given.
 
     Raises:
-        RecipeError: there is no such source, or the file is empty, not UTF-8 or malformed: the message names the
-            line.
+        RecipeError: there is no such source, or the file is empty, not UTF-8 or malformed: the message names
+            the line.
     """
     base = base or Path()
     path = Path(resolve_path(source, base))
