@@ -176,10 +176,10 @@ def image_folder(folder: Path, prompts: Sequence[Prompt]) -> ImageSink:
             results.write_text(folder / f"{prompt:05d}" / "metadata.jsonl", line)
         array = torch.round(pixels * 255).to(torch.uint8).permute(1, 2, 0).numpy()
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
         except OSError as error:
-            raise TrainingError(f"cannot write {str(path)!r}: {error.strerror}") from error
+            raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
     return write
 
