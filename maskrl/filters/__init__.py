@@ -1,0 +1,1 @@
+"""Group filters, a file each."""

@@ -1,0 +1,1 @@
+"""The algorithm: plain functions on tensors, a page each."""

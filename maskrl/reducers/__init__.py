@@ -1,0 +1,1 @@
+"""Step reducers, a file each."""

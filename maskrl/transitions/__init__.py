@@ -1,0 +1,1 @@
+"""Transition probabilities, a file each."""

@@ -1,0 +1,163 @@
+"""The first half of an update: paint groups of images, judge them, draw again what the filter rejects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from maskrl.errors import TrainingError
+from maskrl.grpo.advantage import advantages
+from maskrl.grpo.parts import Batch, Parts, lockstep
+from maskrl.grpo.rollout import join, rollout
+from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.types import Prompt, Trajectory
+
+
+@dataclass(frozen=True)
+class Group:
+    """The G images of one prompt: Trajectory of G rows, Float [G, 3, H, W], Float [G]."""
+
+    trajectory: Trajectory
+    images: Tensor
+    rewards: Tensor
+
+
+@torch.no_grad()
+def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
+    """Paint and judge ``group_size`` images of each of this process's P prompts; every process has as many.
+
+    Groups that the filter rejects are drawn again, same prompt and new noise, on all processes together,
+    at most ``max_resamples`` times; then they are left out of the loss.
+
+    Raises:
+        TrainingError: a reward that is not finite.
+        RecipeError: more steps than tokens.
+
+    Source: Sec. 3.3, "Vanishing Samples".
+    """
+    parts.generator.module.eval()  # dropout would falsify the ratio
+    painter = _Painter(parts, prompts, update)
+    local = slice(parts.process.rank * len(prompts), (parts.process.rank + 1) * len(prompts))
+    keep_S = torch.zeros(parts.process.world_size * len(prompts), dtype=torch.bool)
+    groups: dict[int, Group] = {}
+    num_drawn = 0
+    for attempt in range(parts.config.max_resamples + 1):
+        pending_S = ~keep_S
+        for i, group in painter.draw(lockstep(pending_S, parts.process), attempt).items():
+            if pending_S[local][i]:
+                groups[i] = group
+        rewards_SG = parts.process.gather(torch.stack([groups[i].rewards for i in range(len(prompts))])).cpu()
+        keep_S[pending_S] = parts.filter.keep(rewards_SG[pending_S])
+        num_drawn += int(pending_S.sum())
+        if keep_S.all():
+            break
+    adv_SG = advantages(rewards_SG, keep_S, parts.config.advantage_std, parts.config.advantage_eps)
+    trajectory = join([groups[i].trajectory for i in range(len(prompts))])
+    steps, weights = parts.reducer.train_steps(trajectory.num_steps, parts.stream.child("steps", update))
+    return Batch(
+        update=update,
+        prompts=prompts,
+        condition=painter.condition,
+        trajectory=trajectory,
+        images=torch.cat([groups[i].images for i in range(len(prompts))]),
+        rewards=rewards_SG[local],
+        keep=keep_S[local],
+        adv=adv_SG[local],
+        steps=steps,
+        weights=weights,
+        metrics={
+            "reward_mean": float(rewards_SG.mean()),
+            "reward_std": float(rewards_SG.std(dim=1, correction=0).mean()),
+            "kept_fraction": float(keep_S.double().mean()),
+            "resample_rate": 1 - len(keep_S) / num_drawn,
+            **parts.filter.metrics(),
+            **_rollout_metrics(parts, trajectory),
+            "seconds_rollout": painter.seconds_rollout,
+            "seconds_reward": painter.seconds_reward,
+        },
+    )
+
+
+def encode(generator: MaskedGenerator, prompts: Sequence[Prompt]) -> Condition:
+    """Encode P prompts, each different one once: a condition of P rows."""
+    first = [prompts.index(prompt) for prompt in prompts]
+    unique = sorted(set(first))
+    device = next(generator.module.parameters()).device
+    rows = torch.tensor([unique.index(i) for i in first], device=device)
+    return generator.encode([prompts[i] for i in unique]).select(rows)
+
+
+class _Painter:
+    """Draws the groups of one update, and times it."""
+
+    def __init__(self, parts: Parts, prompts: Sequence[Prompt], update: int) -> None:
+        self.parts, self.prompts, self.update = parts, prompts, update
+        self.condition = encode(parts.generator, prompts)
+        self.num_steps = parts.reducer.rollout_steps(parts.config.steps(parts.generator.spec))
+        self.seconds_rollout = self.seconds_reward = 0.0
+
+    def draw(self, groups: Sequence[int], attempt: int) -> dict[int, Group]:
+        """Paint and judge some of the P groups."""
+        parts, size = self.parts, self.parts.config.group_size
+        started = perf_counter()
+        trajectory, images = self._paint(groups, attempt)
+        painted = perf_counter()
+        rewards_B = self._judge(images, [self.prompts[i] for i in groups for _ in range(size)])
+        self.seconds_rollout += painted - started
+        self.seconds_reward += perf_counter() - painted
+        drawn = {}
+        for i, rows in zip(groups, torch.split(torch.arange(len(images)), size), strict=True):
+            stream = parts.stream.child("scored", self.update, attempt, self._slot(i))
+            scored = parts.transition.scored(trajectory.select(rows), stream)
+            drawn[i] = Group(scored, images[rows], rewards_B[rows])
+        return drawn
+
+    def _slot(self, group: int) -> int:
+        """The place of a group in the global batch, not in the prompt file: a prompt may come twice."""
+        return self.parts.process.rank * len(self.prompts) + group
+
+    def _paint(self, groups: Sequence[int], attempt: int) -> tuple[Trajectory, Tensor]:
+        parts = self.parts
+        jobs = [(i, image) for i in groups for image in range(parts.config.group_size)]
+        trajectories, images = [], []
+        for start in range(0, len(jobs), parts.rollout_batch):
+            chunk = jobs[start : start + parts.rollout_batch]
+            condition = self.condition.select(self._rows([i for i, _ in chunk]))
+            streams = [
+                parts.stream.child("rollout", self.update, attempt, self._slot(i), image)
+                for i, image in chunk
+            ]
+            guidance = parts.sampling.guidance_train
+            trajectories.append(
+                rollout(parts.generator, condition, streams, self.num_steps, parts.sampling, guidance)
+            )
+            images.append(parts.generator.decode(trajectories[-1].tokens, condition))
+        return join(trajectories), torch.cat(images)
+
+    def _rows(self, rows: list[int]) -> Tensor:
+        return torch.tensor(rows, device=next(self.parts.generator.module.parameters()).device)
+
+    def _judge(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        size, reward = self.parts.reward_batch, self.parts.reward
+        starts = range(0, len(prompts), size)
+        rewards_B = torch.cat([reward.score(images[i : i + size], prompts[i : i + size]) for i in starts])
+        if not rewards_B.isfinite().all():
+            wrong = int((~rewards_B.isfinite()).nonzero()[0])
+            raise TrainingError(
+                f"update {self.update}: the reward {type(reward).__name__!r} gave {float(rewards_B[wrong])}"
+                f" for an image of {prompts[wrong].text!r}; rewards must be finite"
+            )
+        return rewards_B.to(images.device)
+
+
+def _rollout_metrics(parts: Parts, trajectory: Trajectory) -> dict[str, float]:
+    """Mean entropy of the proposals, and the share of remasked positions that only noise could remask."""
+    remasked = (trajectory.state == trajectory.mask_id) & (trajectory.reveal_rank < 0)
+    counts = torch.stack([trajectory.floored.sum(), remasked.sum(), torch.ones_like(remasked.sum())]).double()
+    entropy = trajectory.entropy.double().mean().reshape(1)
+    floored, candidates, processes, nats = parts.process.sum(torch.cat([counts, entropy])).tolist()
+    return {"entropy": nats / processes, "floored_fraction": floored / max(candidates, 1)}

@@ -1,0 +1,87 @@
+"""The settings of the algorithm: the sections ``[grpo]`` and ``[sampling]`` of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from maskrl.component import ComponentConfig
+from maskrl.errors import RecipeError
+from maskrl.types import GeneratorSpec
+
+
+class GRPOConfig(ComponentConfig):
+    """Group relative policy optimisation. Source: eqs. 10-12; the reasons are in docs/equations.md.
+
+    ``num_updates`` is the number of optimizer steps per collected batch; ``max_resamples`` how often a group that
+    the filter rejects is drawn again before it is left out of the loss; ``kl_coef`` is beta.
+    """
+
+    group_size: int = Field(default=6, ge=2)
+    num_steps: int | None = Field(default=None, ge=1)
+    num_updates: int = Field(default=1, ge=1)
+    eps_low: float = Field(default=0.1, gt=0, lt=1)
+    eps_high: float = Field(default=0.2, gt=0)
+    kl_coef: float = Field(default=0.0, ge=0)
+    kl: Literal["k3", "exact"] = "k3"
+    advantage_std: Literal["group", "global", "none"] = "group"
+    advantage_eps: float = Field(default=1e-4, gt=0)
+    max_resamples: int = Field(default=2, ge=0)
+
+    def steps(self, spec: GeneratorSpec) -> int:
+        """T before any reduction: the recipe's number, else the generator's published one."""
+        return self.num_steps or spec.sampler.num_steps
+
+
+class SamplingConfig(ComponentConfig):
+    """How images are drawn; ``None`` means the generator's published default (``guidance_train``: 0)."""
+
+    schedule: Literal["cosine", "linear"] | None = None
+    temperature_rule: Literal["compound", "linear"] | None = None
+    tau_init: float | None = Field(default=None, ge=0)
+    guidance_train: float | None = None
+    guidance_eval: float | None = None
+    guidance_in_loss: Literal["same", "rollout_only"] = "same"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """:class:`SamplingConfig` with every default filled in."""
+
+    schedule: str
+    temperature_rule: str
+    tau_init: float
+    guidance_train: float
+    guidance_eval: float
+    guidance_in_loss: str
+
+    @property
+    def guidance_loss(self) -> float:
+        """The guidance under which transitions are scored."""
+        return 0.0 if self.guidance_in_loss == "rollout_only" else self.guidance_train
+
+
+def resolve(config: SamplingConfig, spec: GeneratorSpec) -> Sampling:
+    """Fill in the generator's published defaults.
+
+    Raises:
+        RecipeError: the generator ranks positions by something else than log p.
+    """
+    published = spec.sampler
+    if published.score != "log_prob":
+        raise RecipeError(
+            f"the sampler ranks positions by 'log_prob'; this generator asks for {published.score!r}"
+        )
+    given = {name: value for name, value in config.model_dump().items() if value is not None}
+    return Sampling(
+        **{
+            "schedule": published.schedule,
+            "temperature_rule": published.temperature_rule,
+            "tau_init": published.tau_init,
+            "guidance_train": 0.0,
+            "guidance_eval": published.guidance,
+            **given,
+        }
+    )

@@ -1,0 +1,186 @@
+"""The second half of an update: score the transitions under the current weights, and step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from maskrl.errors import TrainingError
+from maskrl.grpo.collect import encode
+from maskrl.grpo.objective import clipped, kl_exact, kl_k3, ratio, surrogate
+from maskrl.grpo.parts import Batch, Parts, lockstep
+from maskrl.interfaces import Condition
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The (image, step) pairs of one process: Long [K] each, Float [K] each.
+
+    ``kept`` is 0 for those that are run only to keep step with the other processes, else 1.
+    """
+
+    rows: Tensor
+    steps: Tensor
+    kept: Tensor
+    weights: Tensor
+    adv: Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one pass measured of each pair, detached, Float [K]; ``loss`` is before the mean over images."""
+
+    logp: Tensor
+    ratio: Tensor
+    clipped: Tensor
+    kl: Tensor
+    loss: Tensor
+
+
+def learn(parts: Parts, batch: Batch) -> dict[str, float]:
+    """Take ``num_updates`` optimizer steps, each with the loss over all pairs of the batch.
+
+    The first pass is itself the old policy: no weight moves before its last micro-batch. So its
+    log-probabilities, measured with the very shapes of the later passes, are old_logp; its ratio is exactly 1.
+
+    Returns:
+        Metrics of the last pass, over all processes. ``loss`` is about 0 at ratio 1 by construction: there, only
+        its gradient informs. ``skipped`` is 1 if the filter kept no group; then no weight moves.
+
+    Raises:
+        TrainingError: a loss or a gradient that is not finite; the weights are then still sound.
+
+    Source: eqs. 10-11.
+    """
+    started = perf_counter()
+    parts.generator.module.eval()  # dropout would falsify the ratio
+    keep_S = parts.process.gather(batch.keep.to(batch.trajectory.state.device)).cpu()
+    num_images = int(keep_S.sum()) * parts.config.group_size
+    pairs = _pairs(batch, lockstep(keep_S, parts.process), parts.config.group_size)
+    beta = parts.config.kl_coef
+    reference = encode(parts.reference, batch.prompts) if parts.reference and beta and num_images else None
+    old_logp: Tensor | None = None
+    metrics = dict(NOTHING_LEARNT)
+    for _ in range(parts.config.num_updates if num_images else 0):
+        parts.optimizer.zero_grad(set_to_none=True)
+        scores = _accumulate(parts, batch, pairs, old_logp, reference, num_images)
+        old_logp = scores.logp if old_logp is None else old_logp
+        metrics = _summary(parts, pairs, scores, num_images) | {"grad_norm": _step(parts, batch.update)}
+    metrics["learning_rate"] = float(parts.optimizer.param_groups[0]["lr"])
+    if parts.lr_scheduler is not None:
+        parts.lr_scheduler.step()
+    return metrics | {"seconds_update": perf_counter() - started, "skipped": float(num_images == 0)}
+
+
+NOTHING_LEARNT = {
+    "loss": 0.0,
+    "ratio_min": 1.0,
+    "ratio_max": 1.0,
+    "ratio_mean": 1.0,
+    "clip_fraction": 0.0,
+    "kl": 0.0,
+    "grad_norm": 0.0,
+}
+
+
+def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
+    """List every trained step of every image of some groups, image by image."""
+    device, num_steps = batch.trajectory.state.device, len(batch.steps)
+    images_b = torch.tensor([i * group_size + g for i in groups for g in range(group_size)], dtype=torch.long)
+    rows_K = images_b.repeat_interleave(num_steps)
+    kept_K = batch.keep[rows_K // group_size].float()
+    return Pairs(
+        rows=rows_K.to(device),
+        steps=batch.steps.repeat(len(images_b)).to(device),
+        kept=kept_K.to(device),
+        weights=(batch.weights.repeat(len(images_b)) * kept_K).to(device),
+        adv=batch.adv.flatten()[rows_K].to(device),
+    )
+
+
+def _accumulate(
+    parts: Parts,
+    batch: Batch,
+    pairs: Pairs,
+    old_logp: Tensor | None,
+    reference: Condition | None,
+    num_images: int,
+) -> Scores:
+    """Run every pair forward and backward, micro-batch by micro-batch; no weight moves.
+
+    The loss is summed over steps and divided by the number of images kept on all processes: a mean over images,
+    never a mean of the micro-batches' means.
+    """
+    table: list[Scores] = []
+    for index in torch.split(torch.arange(len(pairs.rows), device=pairs.rows.device), parts.micro_batch):
+        micro = Pairs(**{name: values[index] for name, values in vars(pairs).items()})
+        logp_K, kl_K = _forward(parts, batch, micro, reference)
+        ratio_K = ratio(logp_K, logp_K.detach() if old_logp is None else old_logp[index])
+        gain_K = surrogate(ratio_K, micro.adv, parts.config.eps_low, parts.config.eps_high)
+        loss_K = -micro.weights * (gain_K - parts.config.kl_coef * kl_K)
+        flat_K = clipped(ratio_K, micro.adv, parts.config.eps_low, parts.config.eps_high).float()
+        table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K))))
+        _check(parts, batch, micro, loss_K)
+        parts.process.backward(loss_K.sum() / num_images)
+    return Scores(**{name: torch.cat([getattr(row, name) for row in table]) for name in vars(table[0])})
+
+
+def _forward(parts: Parts, batch: Batch, micro: Pairs, reference: Condition | None) -> tuple[Tensor, Tensor]:
+    """Score some pairs: log-probability and KL to the reference (0 without one), Float [K] each."""
+    transition = batch.trajectory.transitions(micro.rows, micro.steps)
+    prompts_K = micro.rows // parts.config.group_size
+    guidance = parts.sampling.guidance_loss
+    inputs = (transition.step, guidance, transition.masked)
+    logits_MV = parts.generator.logits(transition.state, batch.condition.select(prompts_K), *inputs)
+    logp_K = parts.transition.log_prob(logits_MV, transition)
+    if reference is None or parts.reference is None:
+        return logp_K, torch.zeros_like(logp_K)
+    with torch.no_grad():
+        base_MV = parts.reference.logits(transition.state, reference.select(prompts_K), *inputs)
+        base_logp_K = parts.transition.log_prob(base_MV, transition)
+    if parts.config.kl == "exact":
+        return logp_K, kl_exact(logits_MV, base_MV, transition)
+    return logp_K, kl_k3(logp_K, base_logp_K)
+
+
+def _check(parts: Parts, batch: Batch, micro: Pairs, loss: Tensor) -> None:
+    """Stop before a loss that is not finite reaches the weights."""
+    if loss.isfinite().all():
+        return
+    wrong = int((~loss.isfinite()).nonzero()[0])
+    prompt = batch.prompts[int(micro.rows[wrong]) // parts.config.group_size]
+    raise TrainingError(
+        f"update {batch.update}: the loss of {type(parts.transition).__name__!r} is {float(loss[wrong])} for"
+        f" {prompt.text!r} at step {int(micro.steps[wrong])}; if earlier updates were sound, lower the learning rate"
+    )
+
+
+def _step(parts: Parts, update: int) -> float:
+    """Clip the gradient and move the weights; return the gradient's norm before the clip."""
+    params = [p for group in parts.optimizer.param_groups for p in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(params, parts.max_grad_norm))
+    if not norm < torch.inf:
+        raise TrainingError(
+            f"update {update}: the gradient of {type(parts.generator).__name__!r} has norm {norm};"
+            " if earlier updates were sound, lower the learning rate"
+        )
+    parts.optimizer.step()
+    return norm
+
+
+def _summary(parts: Parts, pairs: Pairs, scores: Scores, num_images: int) -> dict[str, float]:
+    """Gather one pass over all processes; what was run only to keep step does not count."""
+    columns = (pairs.kept, scores.ratio, scores.clipped, scores.kl, scores.loss)
+    table = parts.process.gather(torch.stack([column.double() for column in columns], dim=1))
+    _, ratio_K, clipped_K, kl_K, loss_K = table[table[:, 0] > 0].unbind(dim=1)
+    return {
+        "loss": float(loss_K.sum()) / num_images,
+        "ratio_min": float(ratio_K.min()),
+        "ratio_max": float(ratio_K.max()),
+        "ratio_mean": float(ratio_K.mean()),
+        "clip_fraction": float(clipped_K.mean()),
+        "kl": float(kl_K.mean()),
+    }

@@ -1,0 +1,63 @@
+"""``p_theta1``: the probability of the next state."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from maskrl.component import ComponentConfig
+from maskrl.grpo.confidence import border, log_softmax, pick, remaskable
+from maskrl.interfaces import TransitionProb
+from maskrl.types import Transition
+
+LOG_FLOOR = (
+    -100.0
+)  # nats: no position's factor falls below e^-100, so that a set that has become empty stays finite
+
+
+class PTheta1(TransitionProb):
+    """Revealed positions by their proposals, remasked ones by all that could have been proposed there.
+
+    The sum over revealed i of ``log p_i(y_i)``, and over remasked j of ``log(sum_{k: p_j^k < threshold} p_j^k)``.
+    Exact where the confidence has no noise: it sums to 1 over all next states.
+
+    Source: eq. 14. Ours: ties follow the sampler (lowest index first); positions that only noise could remask
+    are dropped (``floored``, decided under the behaviour policy, so old and new drop the same).
+    """
+
+    class Config(ComponentConfig):
+        """``threshold``: min(cs) of the weights being scored, or the one that the rollout recorded.
+
+        ``recorded`` has the same gradient where the ratio is 1; elsewhere it is not a likelihood.
+        """
+
+        threshold: Literal["current", "recorded"] = "current"
+
+    def log_prob(self, logits: Tensor, transition: Transition) -> Tensor:
+        """Score B transitions: Float [M, V] -> Float [B], nats."""
+        log_p_MV = log_softmax(logits)
+        logp_M = pick(log_p_MV, transition.pack(transition.proposals))
+        inside_MV = self._remaskable(log_p_MV.detach(), logp_M.detach(), transition)
+        scored_M = transition.pack(transition.remasked & ~transition.floored)
+        factor_M = torch.where(scored_M, _log_sum(log_p_MV, inside_MV), 0.0)
+        return transition.sum_rows(torch.where(transition.pack(transition.revealed), logp_M, factor_M))
+
+    def _remaskable(self, log_p: Tensor, logp: Tensor, transition: Transition) -> Tensor:
+        """Bool [M, V]: the set {k} of eq. 14 at every masked position."""
+        threshold_B, behind_BN = border(transition.unpack(logp, torch.inf), transition.revealed)
+        if self.config.threshold == "recorded":
+            threshold_B = transition.threshold.log().to(logp.dtype)
+        threshold_BN = threshold_B[:, None].expand_as(transition.state)
+        return remaskable(log_p, transition.pack(threshold_BN), transition.pack(behind_BN))
+
+
+def _log_sum(log_p: Tensor, inside: Tensor) -> Tensor:
+    """Log of the summed p of some codes: Float [M, V], Bool [M, V] -> Float [M] >= LOG_FLOOR.
+
+    ``logsumexp(logits[inside]) - logsumexp(logits)``, the second one taken by the log-softmax. An empty set
+    gives LOG_FLOOR and no gradient: the filler is finite, so that no inf - inf appears on the way back.
+    """
+    nothing = torch.finfo(log_p.dtype).min / 2
+    return log_p.masked_fill(~inside, nothing).logsumexp(dim=-1).clamp(min=LOG_FLOOR)

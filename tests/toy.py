@@ -1,0 +1,158 @@
+"""A generator, a reward and a rack of parts, small enough to enumerate by hand."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from maskrl.component import ComponentConfig
+from maskrl.filters.keep_all import KeepAll
+from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
+from maskrl.grpo.update import Parts, SingleProcess
+from maskrl.interfaces import Condition, MaskedGenerator, RewardModel
+from maskrl.reducers.none import NoReduction
+from maskrl.transitions.p_theta1 import PTheta1
+from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex, Stream
+
+NUM_PROMPTS = 16
+PROMPTS = [Prompt(text) for text in ("bright", "dark", "left", "right")]
+
+
+@dataclass(frozen=True)
+class ToyCondition(Condition):
+    """Long [B], a number per prompt; 0 is the null prompt."""
+
+    numbers: Tensor
+
+    def select(self, rows: Tensor) -> ToyCondition:
+        return ToyCondition(self.numbers[rows])
+
+
+class ToyNetwork(nn.Module):
+    """Every position sees the mean of all tokens: logits depend on the state, the prompt and the step."""
+
+    def __init__(self, num_tokens: int, num_codes: int, width: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(num_codes + 1, width)
+        self.place = nn.Embedding(num_tokens, width)
+        self.prompt = nn.Embedding(NUM_PROMPTS, width)
+        self.hidden = nn.Linear(2 * width, width)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(width, num_codes)
+
+    def forward(self, tokens: Tensor, numbers: Tensor, time: Tensor) -> Tensor:
+        here = self.token(tokens) + self.place.weight
+        around = here.mean(dim=1, keepdim=True) + self.prompt(numbers)[:, None] + time[:, None, None]
+        features = torch.cat([here, around.expand_as(here)], dim=-1)
+        return self.head(self.drop(torch.tanh(self.hidden(features))))
+
+
+class ToyGenerator(MaskedGenerator):
+    class Config(ComponentConfig):
+        num_tokens: int = 6
+        num_codes: int = 4
+        width: int = 8
+        sharpness: float = 3.0
+        dtype: Literal["float32", "float64"] = "float64"
+        seed: int = 0
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = ToyNetwork(config.num_tokens, config.num_codes, config.width)
+        self.module = network.to(getattr(torch, config.dtype)).eval()
+        self.frozen = ()
+        self.spec = GeneratorSpec(
+            num_tokens=config.num_tokens,
+            num_codes=config.num_codes,
+            mask_id=config.num_codes,
+            grid=None,
+            image_size=(1, config.num_tokens),
+            sampler=SamplerDefaults(num_steps=3, guidance=1.5),
+        )
+        self.encoded: list[str] = []
+        self.calls: list[int] = []
+
+    def encode(self, prompts: Sequence[Prompt]) -> ToyCondition:
+        self.encoded += [prompt.text for prompt in prompts]
+        numbers = [1 + zlib.crc32(prompt.text.encode()) % (NUM_PROMPTS - 1) for prompt in prompts]
+        return ToyCondition(torch.tensor(numbers))
+
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        step: StepIndex,
+        guidance: float,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        assert isinstance(condition, ToyCondition)
+        assert len(tokens) == len(condition.numbers) == len(step.t)
+        self.calls.append(len(tokens))
+        time = (step.t / step.num_steps).to(self.module.head.weight.dtype)
+        logits = self.config.sharpness * self.module(tokens, condition.numbers, time)
+        if guidance:
+            null = self.config.sharpness * self.module(tokens, torch.zeros_like(condition.numbers), time)
+            logits = (1 + guidance) * logits - guidance * null
+        return logits if positions is None else logits[positions]
+
+    def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
+        level = tokens.float() / (self.spec.num_codes - 1)
+        return level[:, None, None, :].expand(-1, 3, 1, -1)
+
+    def save(self, folder: str) -> None:
+        save_model(self.module, str(Path(folder) / "model.safetensors"))
+
+
+class ToyReward(RewardModel):
+    """Brightness, weighted by place; the prompt gives its sign."""
+
+    def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        weights = torch.arange(1.0, images.shape[-1] + 1)
+        sign = torch.tensor([-1.0 if prompt.text == "dark" else 1.0 for prompt in prompts])
+        return sign * (images[:, 0, 0] * weights).mean(dim=1)
+
+
+def toy(**settings: Any) -> ToyGenerator:
+    return ToyGenerator(ToyGenerator.Config(**settings))
+
+
+def toy_parts(generator: ToyGenerator | None = None, **changes: Any) -> Parts:
+    """Parts with small defaults; ``config`` and ``sampling`` may be given as dicts of settings."""
+    generator = generator or toy()
+    config = GRPOConfig(**{"group_size": 3, "num_steps": 3, **changes.pop("config", {})})
+    sampling = resolve(SamplingConfig(**changes.pop("sampling", {})), generator.spec)
+    optimizer = changes.pop("optimizer", None) or torch.optim.SGD(generator.module.parameters(), lr=0.0)
+    parts = Parts(
+        generator=generator,
+        reference=None,
+        transition=PTheta1(PTheta1.Config()),
+        reward=ToyReward(ToyReward.Config()),
+        filter=KeepAll(KeepAll.Config()),
+        reducer=NoReduction(NoReduction.Config()),
+        config=config,
+        sampling=sampling,
+        optimizer=optimizer,
+        lr_scheduler=None,
+        process=SingleProcess(),
+        stream=Stream(0),
+        micro_batch=4,
+        rollout_batch=100,
+        reward_batch=5,
+        max_grad_norm=math.inf,
+    )
+    return replace(parts, **changes)
+
+
+def gradients(generator: ToyGenerator) -> Tensor:
+    """All gradients in one vector."""
+    return torch.cat([p.grad.flatten() for p in generator.module.parameters() if p.grad is not None])
