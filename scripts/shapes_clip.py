@@ -137,7 +137,7 @@ def main() -> None:
         images = pictures(scenes)
         half = torch.from_numpy(rng.random(len(images)) < 0.5)
         with torch.no_grad():
-            images[half] = magvit.decode(magvit.encode(images[half]), (8, 8))
+            images[half] = magvit.decode(magvit.encode(images[half]), (6, 6))
         texts = tokenizer([caption.text(str(rng.choice(PREFIXES))) for caption in captions])
         image_features = model.encode_image(images * 2 - 1, normalize=True)
         text_features = model.encode_text(texts, normalize=True)

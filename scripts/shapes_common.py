@@ -61,7 +61,7 @@ def clip_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def pictures(scenes: Sequence[Scene]) -> Tensor:
-    """Paint scenes: Float [B, 3, 64, 64] in [0, 1]."""
+    """Paint scenes: Float [B, 3, 48, 48] in [0, 1]."""
     painted = np.stack([paint(scene) for scene in scenes])
     return torch.from_numpy(painted).permute(0, 3, 1, 2).float() / 255
 

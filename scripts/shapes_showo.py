@@ -44,7 +44,7 @@ SAMPLER = {"num_steps": 8, "schedule": "cosine", "temperature_rule": "compound",
 
 
 def make_pool(size: int, magvit: Magvit, rng: np.random.Generator) -> tuple[list[Caption], Tensor]:
-    """Draw captions, paint what each misreads, and tokenize it: ``size`` captions, codes Short [size, 64]."""
+    """Draw captions, paint what each misreads, and tokenize it: ``size`` captions, codes Short [size, 36]."""
     captions, codes = [], []
     for _ in range(0, size, 250):
         chunk = [random_caption(rng) for _ in range(250)]
@@ -77,7 +77,7 @@ def write_config(folder: Path, vocabulary: Vocabulary, guidance: float) -> None:
         "vocab_size": vocabulary.size,
         "llm_vocab_size": vocabulary.text_size,
         "codebook_size": vocabulary.num_codes,
-        "num_vq_tokens": 64,
+        "num_vq_tokens": 36,
         "mask_token_id": vocabulary.mask_id,
         "llm_model_path": "llm",
         "load_from_showo": True,

@@ -24,11 +24,11 @@ Pixels = NDArray[np.float64]
 
 _SIDE = 24  # silhouettes are compared at this size
 _FAINT = 0.3  # less paint than this is no part of an object
-_SMALLEST = 30  # pixels; the world's smallest object has more
+_SMALLEST = 20  # pixels; the world's smallest object has more
 _SAME_COLOR = 90.0  # RGB distance at which a pixel still has the blob's colour
 _WHITE = np.asarray(BACKGROUND, dtype=np.float64)
 _PALETTE = np.asarray(list(COLORS.values()), dtype=np.float64)
-_WORST, _BEST = 0.68, 0.84  # overlaps that score 0 and 1: malformed and unmistakable
+_WORST, _BEST = 0.66, 0.8  # overlaps that score 0 and 1: malformed and unmistakable
 
 
 class ShapesDetector(Detector):
@@ -39,7 +39,7 @@ class ShapesDetector(Detector):
     colors = tuple(COLORS)
 
     def detect(self, image: Tensor) -> dict[str, list[Detection]]:
-        """Float [3, 64, 64] in [0, 1] -> one detection for each blob, of its most similar shape."""
+        """Float [3, 48, 48] in [0, 1] -> one detection for each blob, of its most similar shape."""
         pixels = _pixels(image)
         found: dict[str, list[Detection]] = {}
         blobs = label(np.abs(pixels - _WHITE).max(axis=2) > 255 * _FAINT * 0.6, connectivity=1)
@@ -104,8 +104,8 @@ def _silhouettes() -> Pixels:
     known = []
     for shape in SHAPES:
         views = []
-        for radius, dx, dy in product(np.arange(7.0, 14.1, 1.0), (0.0, 0.5), (0.0, 0.5)):
-            picture = paint([Thing(shape, "blue", 32 + dx, 32 + dy, float(radius))]).astype(np.float64)
+        for radius, dx, dy in product(np.arange(6.0, 12.1, 1.0), (0.0, 0.5), (0.0, 0.5)):
+            picture = paint([Thing(shape, "blue", 24 + dx, 24 + dy, float(radius))]).astype(np.float64)
             views.append(_normalised(np.clip((_WHITE - picture) @ ink / (ink @ ink), 0, 1)))
         known.append(np.stack(views))
     return np.stack(known)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from maskrl.geneval.scoring import relative_position
 
-IMAGE_SIZE = 64
+IMAGE_SIZE = 48
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "heart", "ring")
 COLORS = {
     "red": (215, 30, 40),
@@ -30,9 +30,9 @@ RELATIONS = ("left of", "right of", "above", "below")
 PLACES = {"at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0), "on the right": (1, 0)}
 
 _SUPERSAMPLING = 4
-_GAP = 3.0  # pixels of white between two objects, so that they are two to a detector
-_RADII = {1: (9.0, 14.0), 2: (8.0, 12.0)}  # by number of objects, half the side of the bounding square
-_CROWDED = (7.0, 9.5)
+_GAP = 2.5  # pixels of white between two objects, so that they are two to a detector
+_RADII = {1: (8.0, 12.0), 2: (7.0, 9.5)}  # by number of objects, half the side of the bounding square
+_CROWDED = (6.0, 7.5)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def outline(shape: str) -> tuple[tuple[float, float], ...]:
 
 
 def paint(scene: Sequence[Thing]) -> NDArray[np.uint8]:
-    """Paint a scene: uint8 [64, 64, 3], anti-aliased."""
+    """Paint a scene: uint8 [48, 48, 3], anti-aliased."""
     s = _SUPERSAMPLING
     canvas = Image.new("RGB", (IMAGE_SIZE * s, IMAGE_SIZE * s), BACKGROUND)
     draw = ImageDraw.Draw(canvas)

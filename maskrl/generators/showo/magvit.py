@@ -143,10 +143,11 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         previous = config.channels
         for width, count in zip(widths, config.encoder_blocks, strict=True):
-            self.down.append(_Level(previous, width, count, config.norm_groups))
-            previous = width
-        for level, width in zip(self.down, widths[:-1], strict=False):
-            level.downsample = Downsample(width)
+            level = _Level(previous, width, count, config.norm_groups)
+            previous = width if count else previous
+            if len(self.down) < len(widths) - 1:
+                level.downsample = Downsample(previous)
+            self.down.append(level)
         self.mid = _Middle(previous, config.norm_groups)
         self.norm_out = nn.GroupNorm(config.norm_groups, previous, eps=1e-6)
         self.conv_out = nn.Conv2d(previous, config.bits, 3, padding=1)
@@ -176,11 +177,12 @@ class Decoder(nn.Module):
         self.mid = _Middle(previous, config.norm_groups)
         levels: list[nn.Module] = []
         for width, count in reversed(list(zip(widths, config.decoder_blocks, strict=True))):
-            levels.insert(0, _Level(previous, width, count, config.norm_groups))
-            previous = width
+            level = _Level(previous, width, count, config.norm_groups)
+            previous = width if count else previous
+            if len(levels) < len(widths) - 1:
+                level.upsample = Upsample(previous)
+            levels.insert(0, level)
         self.up = nn.ModuleList(levels)
-        for level, width in zip(levels[1:], widths[1:], strict=True):
-            level.upsample = Upsample(width)
         self.norm_out = nn.GroupNorm(config.norm_groups, previous, eps=1e-6)
         self.conv_out = nn.Conv2d(previous, 3, 3, padding=1)
 
