@@ -22,7 +22,7 @@ class StdPercentile(GroupFilter):
     """
 
     class Config(ComponentConfig):
-        """``window``: the latest stds that count (None = all); ``warmup``: how many come before a rejection."""
+        """``window``: the latest stds that count (None = all); ``warmup``: how many precede a rejection."""
 
         percentile: float = Field(default=10.0, ge=0, le=100)
         window: int | None = Field(default=None, ge=1)

@@ -27,7 +27,7 @@ def border(logp: Tensor, revealed: Tensor) -> tuple[Tensor, Tensor]:
         revealed: Bool [B, N].
 
     Returns:
-        log min(cs), Float [B]; and Bool [B, N], the positions behind i*, the last revealed one that attains it.
+        log min(cs), Float [B]; and Bool [B, N], the positions behind i*, the last revealed that attains it.
 
     Source: min(cs_t) of eq. 14; i* is ours, because ties go to the lowest index.
     """

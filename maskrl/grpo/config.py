@@ -15,8 +15,8 @@ from maskrl.types import GeneratorSpec
 class GRPOConfig(ComponentConfig):
     """Group relative policy optimisation. Source: eqs. 10-12; the reasons are in docs/equations.md.
 
-    ``num_updates`` is the number of optimizer steps per collected batch; ``max_resamples`` how often a group that
-    the filter rejects is drawn again before it is left out of the loss; ``kl_coef`` is beta.
+    ``num_updates`` is the number of optimizer steps per collected batch; ``max_resamples`` how often a group
+    that the filter rejects is drawn again before it is left out of the loss; ``kl_coef`` is beta.
     """
 
     group_size: int = Field(default=6, ge=2)

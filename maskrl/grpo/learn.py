@@ -44,11 +44,11 @@ def learn(parts: Parts, batch: Batch) -> dict[str, float]:
     """Take ``num_updates`` optimizer steps, each with the loss over all pairs of the batch.
 
     The first pass is itself the old policy: no weight moves before its last micro-batch. So its
-    log-probabilities, measured with the very shapes of the later passes, are old_logp; its ratio is exactly 1.
+    log-probabilities, measured with the shapes of the later passes, are old_logp; its ratio is exactly 1.
 
     Returns:
-        Metrics of the last pass, over all processes. ``loss`` is about 0 at ratio 1 by construction: there, only
-        its gradient informs. ``skipped`` is 1 if the filter kept no group; then no weight moves.
+        Metrics of the last pass, over all processes. ``loss`` is about 0 at ratio 1 by construction: there,
+        only its gradient informs. ``skipped`` is 1 if the filter kept no group; then no weight moves.
 
     Raises:
         TrainingError: a loss or a gradient that is not finite; the weights are then still sound.
@@ -111,8 +111,8 @@ def _accumulate(
 ) -> Scores:
     """Run every pair forward and backward, micro-batch by micro-batch; no weight moves.
 
-    The loss is summed over steps and divided by the number of images kept on all processes: a mean over images,
-    never a mean of the micro-batches' means.
+    The loss is summed over steps and divided by the number of images kept on all processes: a mean over
+    images, never a mean of the micro-batches' means.
     """
     table: list[Scores] = []
     for index in torch.split(torch.arange(len(pairs.rows), device=pairs.rows.device), parts.micro_batch):
@@ -154,7 +154,8 @@ def _check(parts: Parts, batch: Batch, micro: Pairs, loss: Tensor) -> None:
     prompt = batch.prompts[int(micro.rows[wrong]) // parts.config.group_size]
     raise TrainingError(
         f"update {batch.update}: the loss of {type(parts.transition).__name__!r} is {float(loss[wrong])} for"
-        f" {prompt.text!r} at step {int(micro.steps[wrong])}; if earlier updates were sound, lower the learning rate"
+        f" {prompt.text!r} at step {int(micro.steps[wrong])};"
+        " if earlier updates were sound, lower the learning rate"
     )
 
 

@@ -136,7 +136,7 @@ def lockstep(wanted: Tensor, process: Process) -> list[int]:
         process: this one.
 
     Returns:
-        Indices in [0, S / world_size): the wanted ones in order, then as many others as it takes to keep step.
+        Indices in [0, S / world_size): the wanted ones in order, then as many others as keep step.
     """
     shares = wanted.view(process.world_size, -1)
     most = int(shares.sum(dim=1).max())

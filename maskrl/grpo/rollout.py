@@ -114,7 +114,7 @@ def _noise(streams: Sequence[Stream], num_steps: int, num_tokens: int) -> Tensor
 
 
 def _inverse_cdf(p: Tensor, uniform: Tensor) -> Tensor:
-    """Sample a code per position: Float [M, V], Float [M] in [0, 1) -> Long [M]. Codes of p = 0 never come."""
+    """Sample a code per position: Float [M, V], Float [M] in [0, 1) -> Long [M]. Never a code of p = 0."""
     cdf_MV = p.double().cumsum(dim=-1)
     target_M1 = uniform.double()[:, None] * cdf_MV[:, -1:]
     return torch.searchsorted(cdf_MV, target_M1, right=True).squeeze(-1).clamp(max=p.shape[-1] - 1)
@@ -126,7 +126,7 @@ def _gumbel(uniform: Tensor) -> Tensor:
 
 
 def _rank(confidence: Tensor, num_revealed: int) -> Tensor:
-    """Float [B, N] -> Long [B, N]: 0 at the most confident ... n - 1, else -1. Stable, which ``topk`` is not."""
+    """Float [B, N] -> Long [B, N]: 0 at the most confident ... n - 1, else -1. Stable, unlike ``topk``."""
     best_Bn = confidence.argsort(dim=1, descending=True, stable=True)[:, :num_revealed]
     rank_n = torch.arange(num_revealed, device=confidence.device)
     unranked_BN = torch.full(confidence.shape, -1, device=confidence.device)

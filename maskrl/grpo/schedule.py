@@ -41,8 +41,8 @@ def unmask_counts(num_tokens: int, num_steps: int, schedule: str) -> list[int]:
     """
     if not 1 <= num_steps <= num_tokens:
         raise RecipeError(
-            f"num_steps = {num_steps}, but an image has {num_tokens} tokens and every step reveals at least one;"
-            f" choose 1 to {num_tokens}"
+            f"num_steps = {num_steps}, but an image has {num_tokens} tokens and every step reveals"
+            f" at least one; choose 1 to {num_tokens}"
         )
     gamma = _named(SCHEDULES, schedule, "schedule")
     masked = [num_tokens]

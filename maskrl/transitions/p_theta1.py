@@ -20,7 +20,7 @@ LOG_FLOOR = (
 class PTheta1(TransitionProb):
     """Revealed positions by their proposals, remasked ones by all that could have been proposed there.
 
-    The sum over revealed i of ``log p_i(y_i)``, and over remasked j of ``log(sum_{k: p_j^k < threshold} p_j^k)``.
+    Sum ``log p_i(y_i)`` over revealed i and ``log(sum_{k: p_j^k < threshold} p_j^k)`` over remasked j.
     Exact where the confidence has no noise: it sums to 1 over all next states.
 
     Source: eq. 14. Ours: ties follow the sampler (lowest index first); positions that only noise could remask
