@@ -1,0 +1,150 @@
+"""Checkpoints that are whole or absent, and that never unpickle: safetensors, JSON, and a manifest.
+
+::
+
+    checkpoints/update_00025/
+    ├── generator/            what ``MaskedGenerator.save`` writes: to sample from, to evaluate
+    ├── training.safetensors  the trained parameters and the optimizer's moments, in the dtype training used
+    ├── training.json         counters, the filter's history: whatever else a resumed run needs
+    └── manifest.json         size and sha256 of every file above, written last
+
+It is written under another name and renamed when complete: a kill leaves at most an ``*.unfinished``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from maskrl.errors import TrainingError
+from maskrl.interfaces import MaskedGenerator
+
+TENSORS, STATE, MANIFEST, GENERATOR = "training.safetensors", "training.json", "manifest.json", "generator"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: ``tensors`` on the CPU, ``state`` as it came from JSON."""
+
+    folder: Path
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+def name(update: int) -> str:
+    """Return the folder's name for a run that has made ``update`` updates."""
+    return f"update_{update:05d}"
+
+
+def listed(checkpoints: Path) -> list[Path]:
+    """Return the checkpoints in a run's folder for them, oldest first; they are not verified."""
+    found = (path for path in checkpoints.glob("update_*") if path.name.removeprefix("update_").isdigit())
+    return sorted(found, key=lambda path: int(path.name.removeprefix("update_")))
+
+
+def save(
+    checkpoints: Path,
+    update: int,
+    generator: MaskedGenerator,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write a checkpoint, then remove all but the newest ``keep``.
+
+    Args:
+        checkpoints: the run's folder for them.
+        update: how many updates the run has made.
+        generator: saved in its published layout.
+        tensors: any dtype, any device.
+        state: plain numbers, strings, lists and mappings.
+        keep: at least 1.
+
+    Raises:
+        TrainingError: the disk is full or the folder not writable; checkpoints that were there stay.
+    """
+    final = checkpoints / name(update)
+    unfinished = checkpoints / f"{name(update)}.unfinished"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        generator.save(str(unfinished / GENERATOR))
+        save_file(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, unfinished / TENSORS
+        )
+        (unfinished / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+        (unfinished / MANIFEST).write_text(json.dumps(_describe(unfinished), indent=2), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(unfinished, final)
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write the checkpoint {str(final)!r}: {error.strerror or error}"
+        ) from error
+    for old in listed(checkpoints)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load(folder: Path) -> Checkpoint:
+    """Verify a checkpoint against its manifest and read it.
+
+    Raises:
+        TrainingError: a file is missing, cut short or changed; the message has it, and what to use instead.
+    """
+    if damage := damaged(folder):
+        raise TrainingError(f"checkpoint {str(folder)!r} is damaged: {damage}; {_instead(folder)}")
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return Checkpoint(folder, load_file(folder / TENSORS), state)
+
+
+def damaged(folder: Path) -> str | None:
+    """Return what is wrong with a checkpoint, in half a sentence, or None if nothing is."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        expected = {file: (int(entry["size"]), str(entry["sha256"])) for file, entry in manifest.items()}
+    except FileNotFoundError:
+        return f"{MANIFEST!r} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST!r} is not readable"
+    for file, (size, sha256) in expected.items():
+        path = folder / file
+        if not path.is_file():
+            return f"{file!r} is missing"
+        if path.stat().st_size != size:
+            return f"{file!r} has {path.stat().st_size} bytes instead of {size}"
+        if _sha256(path) != sha256:
+            return f"{file!r} is not what was written"
+    absent = {TENSORS, STATE} - set(expected)
+    return f"{MANIFEST!r} does not list {min(absent)!r}" if absent else None
+
+
+def _instead(folder: Path) -> str:
+    """Say what to do about a damaged checkpoint."""
+    older = [path for path in listed(folder.parent) if int(path.name[7:]) < int(folder.name[7:])]
+    usable = next((path.name for path in reversed(older) if damaged(path) is None), None)
+    goes_on = (
+        f"from {usable!r}, which is intact" if usable else "from the beginning: no older checkpoint is intact"
+    )
+    return f"delete that folder, and --resume goes on {goes_on}"
+
+
+def _describe(folder: Path) -> dict[str, dict[str, int | str]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
+        for path in files
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,201 @@
+"""What a person sees of a run: a live panel on a terminal, plain lines elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from maskrl.evals.geneval import Comparison, Difference, GenEvalReport, compare
+from maskrl.geneval.summary import TaskScore
+
+LINE_EVERY = 10.0  # seconds between plain lines
+REMEMBERED = 20  # updates over which the time left is estimated
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+class Display:
+    """Shows a run: on a terminal a panel that is repainted, elsewhere a line every ``LINE_EVERY`` seconds.
+
+    ``Console(quiet=True)`` shows nothing.
+    """
+
+    def __init__(self, console: Console, updates: int, done: int = 0) -> None:
+        self._console, self._updates, self._done = console, updates, done
+        self._metrics: Mapping[str, float] = {}
+        self._rewards: deque[float] = deque(maxlen=60)
+        self._seconds: deque[float] = deque(maxlen=REMEMBERED)
+        self._geneval = self._stage = ""
+        self._last_line = -math.inf
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stage(self, text: str, done: int, total: int) -> None:
+        """Show how far something other than the updates is (an evaluation, say)."""
+        self._stage = f"{text}: {done} of {total}" if done < total else ""
+        self._repaint()
+        if self._live is None and self._is_time(done in (0, total)):
+            self.say(f"{text}: {done} of {total}")
+
+    def update(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Show the metrics of the update that made it ``done``."""
+        self._done, self._metrics = done, metrics
+        self._rewards.append(metrics["reward_mean"])
+        self._seconds.append(metrics["seconds_total"])
+        self._repaint()
+        if self._live is None and self._is_time(done in (1, self._updates)):
+            self.say(line(done, self._updates, metrics, self._left()))
+
+    def evaluated(self, name: str, report: GenEvalReport) -> None:
+        """Show an evaluation's overall score."""
+        self._geneval = f"{report.overall:.3f} ± {report.overall_se:.3f} ({name})"
+        self.say(f"GenEval {name}: {self._geneval.partition(' (')[0]} ({report.images} images)")
+
+    def finish(self, before: GenEvalReport, after: GenEvalReport) -> None:
+        """Print the table of both evaluations, and name the tasks that fell."""
+        change = compare(before, after)
+        self._console.print(result_table(before, after, change))
+        for task in change.fell:
+            fall = change.tasks[task]
+            self.say(f"{task} fell by {-fall.mean:.3f} ± {fall.se:.3f}")
+
+    def saved(self, what: str, path: Path) -> None:
+        """Say where something lies."""
+        self.say(f"{what}: {path}")
+
+    def _is_time(self, always: bool) -> bool:
+        """Tell whether a plain line is due."""
+        now = monotonic()
+        if not always and now - self._last_line < LINE_EVERY:
+            return False
+        self._last_line = now
+        return True
+
+    def _left(self) -> str:
+        if not self._seconds:
+            return ""
+        return duration((self._updates - self._done) * sum(self._seconds) / len(self._seconds))
+
+    def _repaint(self) -> None:
+        if self._live is not None:
+            self._live.update(Panel(Group(self._bar(), self._table()), title="maskrl train"))
+
+    def _bar(self) -> Progress:
+        columns = (
+            TextColumn("updates"),
+            BarColumn(None),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+        )
+        progress = Progress(*columns, expand=True)
+        progress.add_task(
+            f"{self._left()} left" if self._seconds else "", total=self._updates, completed=self._done
+        )
+        return progress
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        if self._metrics:
+            table.add_row("reward", f"{self._metrics['reward_mean']:.4f}  {sparkline(list(self._rewards))}")
+            for name, value in readable(self._metrics).items():
+                table.add_row(name, value)
+        if self._geneval:
+            table.add_row("GenEval", self._geneval)
+        if self._stage:
+            table.add_row("now", self._stage)
+        return table
+
+
+def readable(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Pick the metrics a person watches, and round them; the reward is shown apart."""
+    number = metrics.__getitem__
+    return {
+        "reward spread": f"{number('reward_std'):.4f} within groups",
+        "clip fraction": f"{number('clip_fraction'):.2%}",
+        "ratio": f"{number('ratio_min'):.3f} to {number('ratio_max'):.3f}",
+        "resample rate": f"{number('resample_rate'):.1%}",
+        "floored fraction": f"{number('floored_fraction'):.2%}",
+        "gradient norm": f"{number('grad_norm'):.3g}",
+        "seconds": f"rollout {number('seconds_rollout'):.2f}, reward {number('seconds_reward'):.2f}, "
+        f"update {number('seconds_update'):.2f}",
+    }
+
+
+def line(done: int, updates: int, metrics: Mapping[str, float], left: str) -> str:
+    """Say in one line how an update went."""
+    seconds = [metrics[f"seconds_{part}"] for part in ("rollout", "reward", "update")]
+    return "  ".join(
+        (
+            f"update {done}/{updates}",
+            f"reward {metrics['reward_mean']:.4f}",
+            f"clipped {metrics['clip_fraction']:.1%}",
+            f"ratio {metrics['ratio_min']:.3f}-{metrics['ratio_max']:.3f}",
+            f"resampled {metrics['resample_rate']:.0%}",
+            f"floored {metrics['floored_fraction']:.1%}",
+            "seconds " + " + ".join(f"{part:.2f}" for part in seconds),
+            f"{left} left",
+        )
+    )
+
+
+def result_table(before: GenEvalReport, after: GenEvalReport, change: Comparison) -> Table:
+    """Tabulate two evaluations: means ± standard errors, and the difference of each prompt with itself."""
+    table = Table(title=f"GenEval before and after ({before.images} images each)", title_justify="left")
+    table.add_column("task")
+    for heading in ("before", "after", "difference"):
+        table.add_column(heading, justify="right")
+    for task, score in before.tasks.items():
+        table.add_row(task, _score(score), _score(after.tasks[task]), _difference(change.tasks[task]))
+    table.add_section()
+    overall = (f"{report.overall:.3f} ± {report.overall_se:.3f}" for report in (before, after))
+    table.add_row("overall", *overall, _difference(change.overall), style="bold")
+    return table
+
+
+def sparkline(values: list[float]) -> str:
+    """Draw numbers as a row of blocks, from the smallest to the largest of them."""
+    low, span = min(values), max(values) - min(values)
+    return "".join(
+        SPARKS[int((value - low) / span * (len(SPARKS) - 1))] if span else SPARKS[0] for value in values
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _score(score: TaskScore) -> str:
+    return f"{score.mean:.3f} ± {score.se:.3f}"
+
+
+def _difference(difference: Difference) -> str:
+    return f"{difference.mean:+.3f} ± {difference.se:.3f}"

@@ -1,0 +1,214 @@
+"""The whole job: GenEval before, updates with checkpoints, GenEval after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from torch import Tensor
+
+from maskrl.evals.geneval import GenEvalReport, read_report, write_report
+from maskrl.grpo.update import collect, learn
+from maskrl.interfaces import MaskedGenerator
+from maskrl.recipe import Recipe
+from maskrl.runtime import checkpoint as checkpoints
+from maskrl.runtime.folder import open_folder
+from maskrl.runtime.metrics import MetricsLog
+from maskrl.training.display import Display
+from maskrl.training.pictures import save_before_after, save_samples
+from maskrl.training.schedule import prompts_of
+from maskrl.training.setup import Setup, set_up
+from maskrl.training.signals import Stop
+from maskrl.training.state import Progress, capture, read_progress, restore
+
+Evaluation = Callable[[MaskedGenerator, Callable[[int, int], None]], GenEvalReport]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to; both evaluations are None where the recipe asks for none."""
+
+    before: GenEvalReport | None
+    after: GenEvalReport | None
+    picture: Path | None
+    run: Path
+    updates: int
+
+
+def train(recipe: Recipe, run: Path, resume: bool, display: bool) -> TrainResult:
+    """Train as the recipe says, and leave everything in the run's folder.
+
+    Args:
+        recipe: what to do.
+        run: the folder; new, or with ``resume`` the one of an earlier run of this recipe.
+        resume: continue from the newest checkpoint, or from the beginning if there is none.
+        display: whether to show anything.
+
+    Raises:
+        RecipeError: something in the recipe is wrong, or the folder belongs to another.
+        TrainingError: the folder cannot be written, a checkpoint is damaged, or a number is not finite.
+        KeyboardInterrupt: SIGINT arrived; the updates made so far are saved.
+        SystemExit: the same for SIGTERM, with 143.
+    """
+    setup = set_up(recipe)
+    open_folder(run, recipe, resume)
+    saved = checkpoints.listed(run / "checkpoints") if resume else []
+    checkpoint = checkpoints.load(saved[-1]) if saved else None
+    progress = read_progress(checkpoint, recipe.digest()) if checkpoint else Progress()
+    console = Console(quiet=not display)
+    with (
+        MetricsLog(run, progress.rows, progress.update, recipe.tracking.tensorboard) as log,
+        Display(console, recipe.training.updates, progress.update) as screen,
+        Stop() as stop,
+    ):
+        return _Run(recipe, run, setup, progress, log, screen, stop).go(checkpoint)
+
+
+class _Run:
+    """One run, opened. After an update come its row, its checkpoint, then evaluation and pictures."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        setup: Setup,
+        progress: Progress,
+        log: MetricsLog,
+        screen: Display,
+        stop: Stop,
+    ) -> None:
+        self.recipe, self.folder, self.setup, self.progress = recipe, folder, setup, progress
+        self.log, self.screen, self.stop = log, screen, stop
+        self.saved_at = progress.update
+
+    def go(self, checkpoint: checkpoints.Checkpoint | None) -> TrainResult:
+        """Measure and paint the base, put the checkpoint's weights in its place, and train on."""
+        before = self._before(is_new=checkpoint is None)
+        painted = self._paint("before")
+        if checkpoint is not None:
+            restore(checkpoint, self.setup.parts, self.setup.learning_rate)
+            self.screen.say(f"continuing from {checkpoint.folder}")
+        while not self._is_over():
+            self._look()
+            self._update()
+            if self._due(self.recipe.checkpoint.every) or self._is_over():
+                self._save()
+            self._leave_if_asked()
+        after = self._after()
+        picture = self._before_after(painted)
+        if before is not None and after is not None:
+            self.screen.finish(before, after)
+        if picture is not None:
+            self.screen.say(f"before and after: {picture}")
+        return TrainResult(before, after, picture, self.folder, self.progress.update)
+
+    def _is_over(self) -> bool:
+        limit = self.recipe.training.max_seconds
+        out_of_time = limit is not None and self.progress.seconds >= limit
+        return self.progress.update >= self.recipe.training.updates or out_of_time
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.progress.update > 0 and self.progress.update % every == 0
+
+    def _update(self) -> None:
+        parts, update = self.setup.parts, self.progress.update
+        start = perf_counter()
+        count = self.recipe.training.prompts_per_update
+        batch = collect(parts, prompts_of(update, self.setup.prompts, count, parts.stream), update)
+        metrics = {**batch.metrics, **learn(parts, batch)}
+        metrics["seconds_total"] = perf_counter() - start
+        self.progress.update += 1
+        self.progress.seconds += metrics["seconds_total"]
+        self._row("update", metrics)
+        self.screen.update(self.progress.update, metrics)
+
+    def _row(self, kind: str, values: Mapping[str, str | float]) -> None:
+        self.log.write({"kind": kind, "update": self.progress.update, **values})
+        self.progress.rows = self.log.rows
+
+    def _save(self) -> None:
+        tensors, state = capture(self.setup.parts, self.progress, self.recipe.digest())
+        folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
+        checkpoints.save(folder, self.progress.update, self.setup.parts.generator, tensors, state, keep)
+        self.saved_at = self.progress.update
+
+    def _leave_if_asked(self) -> None:
+        """Save and leave if a signal has come."""
+        if self.stop.received is None:
+            return
+        if self.progress.update > self.saved_at:
+            self._save()
+        self.stop.leave()
+
+    def _look(self) -> None:
+        """Evaluate and paint between updates, where it is time to."""
+        geneval = self.setup.geneval
+        if geneval is not None and self._due(self.recipe.eval.every):
+            self._evaluate("during", geneval.brief)
+        if self._due(self.recipe.tracking.samples_every):
+            self._paint(checkpoints.name(self.progress.update))
+
+    def _before(self, is_new: bool) -> GenEvalReport | None:
+        """Evaluate the base, or read what an earlier start of this run has measured."""
+        folder = self.folder / "eval" / "before"
+        if self.setup.geneval is None:
+            return None
+        if (folder / "summary.json").exists():
+            report = read_report(folder)
+            self.screen.evaluated("before", report)
+        else:
+            report = self._measure("before", self.setup.geneval.full)
+            self._write_report(report, folder)
+        if is_new:
+            self._row("eval", eval_row("before", report))
+        return report
+
+    def _after(self) -> GenEvalReport | None:
+        if self.setup.geneval is None:
+            return None
+        report = self._evaluate("after", self.setup.geneval.full)
+        self._write_report(report, self.folder / "eval" / "after")
+        return report
+
+    def _evaluate(self, when: str, evaluation: Evaluation) -> GenEvalReport:
+        report = self._measure(when, evaluation)
+        self._row("eval", eval_row(when, report))
+        return report
+
+    def _measure(self, when: str, evaluation: Evaluation) -> GenEvalReport:
+        def show(done: int, total: int) -> None:
+            self.screen.stage(f"GenEval {when}", done, total)
+            self._leave_if_asked()
+
+        report = evaluation(self.setup.parts.generator, show)
+        self.screen.evaluated(when, report)
+        return report
+
+    def _write_report(self, report: GenEvalReport, folder: Path) -> None:
+        write_report(report, folder, {"recipe": self.recipe.digest(), "update": self.progress.update})
+
+    def _paint(self, name: str) -> Tensor | None:
+        """Write ``samples/NAME.png`` and return its images; None where the recipe has no sample prompts."""
+        sampler = self.setup.sampler
+        if not sampler.prompts:
+            return None
+        images = sampler.paint(self.setup.parts.generator)
+        save_samples(self.folder / "samples" / f"{name}.png", sampler.prompts, images)
+        return images
+
+    def _before_after(self, before: Tensor | None) -> Path | None:
+        after = self._paint("after")
+        if before is None or after is None:
+            return None
+        picture = self.folder / "samples" / "before_after.png"
+        save_before_after(picture, self.setup.sampler.prompts, before, after)
+        return picture
+
+
+def eval_row(when: str, report: GenEvalReport) -> dict[str, str | float]:
+    """Return what ``metrics.jsonl`` says of an evaluation."""
+    tasks = {f"geneval_{task}": score.mean for task, score in report.tasks.items()}
+    return {"when": when, "geneval": report.overall, "geneval_se": report.overall_se, **tasks}

@@ -1,0 +1,106 @@
+"""What a resumed run needs to continue exactly, and how it is put back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.grpo.parts import Parts
+from maskrl.interfaces import MaskedGenerator
+from maskrl.runtime.checkpoint import Checkpoint
+from maskrl.training.schedule import LearningRate
+
+
+@dataclass
+class Progress:
+    """How far a run is: updates made, rows of metrics written before, seconds spent in updates."""
+
+    update: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+def trained_parameters(generator: MaskedGenerator) -> dict[str, nn.Parameter]:
+    """Return what training changes, by name, in the optimizer's order."""
+    named = generator.module.named_parameters()
+    return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+
+def capture(parts: Parts, progress: Progress, digest: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the JSON state of a checkpoint.
+
+    Args:
+        parts: weights, optimizer, filter.
+        progress: the counters.
+        digest: of the recipe.
+    """
+    parameters = trained_parameters(parts.generator)
+    tensors: dict[str, Tensor] = {f"parameter/{name}": parameter for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        for key, value in parts.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value
+    state = {
+        "recipe": digest,
+        "update": progress.update,
+        "rows": progress.rows,
+        "seconds": progress.seconds,
+        "filter": parts.filter.state_dict(),
+    }
+    return tensors, state
+
+
+def read_progress(checkpoint: Checkpoint, digest: str) -> Progress:
+    """Return the counters of a checkpoint.
+
+    Raises:
+        RecipeError: it belongs to another recipe.
+    """
+    state = checkpoint.state
+    if state["recipe"] != digest:
+        raise RecipeError(
+            f"checkpoint {str(checkpoint.folder)!r} belongs to recipe {state['recipe']}, this is {digest}"
+        )
+    return Progress(state["update"], state["rows"], state["seconds"])
+
+
+@torch.no_grad()
+def restore(checkpoint: Checkpoint, parts: Parts, learning_rate: LearningRate) -> None:
+    """Put weights, moments, learning rate and the filter's history back, to the last bit.
+
+    Raises:
+        TrainingError: the recipe's generator is not the one the checkpoint was trained from.
+    """
+    parameters = trained_parameters(parts.generator)
+    saved = {
+        key.removeprefix("parameter/"): tensor
+        for key, tensor in checkpoint.tensors.items()
+        if key.startswith("parameter/")
+    }
+    _check_same(
+        {n: t.shape for n, t in saved.items()}, {n: p.shape for n, p in parameters.items()}, checkpoint
+    )
+    for name, parameter in parameters.items():
+        parameter.copy_(saved[name])
+    moments: dict[int, dict[str, Tensor]] = {}
+    places = {name: place for place, name in enumerate(parameters)}
+    for key, tensor in checkpoint.tensors.items():
+        if key.startswith("optimizer/"):
+            _, moment, name = key.split("/", 2)
+            moments.setdefault(places[name], {})[moment] = tensor
+    groups = parts.optimizer.state_dict()["param_groups"]
+    parts.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    learning_rate.continue_from(checkpoint.state["update"])
+    parts.filter.load_state_dict(checkpoint.state["filter"])
+
+
+def _check_same(saved: dict[str, torch.Size], built: dict[str, torch.Size], checkpoint: Checkpoint) -> None:
+    different = sorted(name for name in saved | built if saved.get(name) != built.get(name))
+    if different:
+        raise TrainingError(
+            f"checkpoint {str(checkpoint.folder)!r} does not fit the recipe's generator: {different[0]!r} is "
+            f"{saved.get(different[0])} there and {built.get(different[0])} here; was the base model changed?"
+        )
