@@ -243,7 +243,7 @@ def _check_steps(component: StepReducer, steps: Tensor, weights: Tensor, num_ste
         component, steps.dtype == torch.long and steps.dim() == 1, f"train_steps returned {_kind(steps)}"
     )
     _require(
-        component, 1 <= len(steps) == len(set(steps.tolist())), "train_steps names no step, or one twice"
+        component, 1 <= len(steps) == len(set(steps.tolist())), "train_steps names no step, or repeats one"
     )
     inside = int(steps.min()) >= 0 and int(steps.max()) < num_steps
     _require(component, inside, f"train_steps names a step outside [0, {num_steps})")

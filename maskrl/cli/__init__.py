@@ -1,0 +1,63 @@
+"""The command line: one file a command, and nothing heavy is imported before a command needs it.
+
+Exit codes: 0; 1 a bug of ours; 2 what the user wrote is wrong; 3 a broken plugin; 4 a run or an evaluation that
+cannot go on; 130 and 143 on SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from maskrl import __version__
+from maskrl.cli import check, eval, plugins, recipe
+from maskrl.cli.sample import sample
+from maskrl.cli.train import train
+from maskrl.errors import MaskRLError
+
+app = typer.Typer(
+    help="Reinforcement learning for text-to-image models that paint by unmasking tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command()(sample)
+app.add_typer(eval.app, name="eval")
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(check.app, name="check")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"maskrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error raised on purpose becomes a line, anything else keeps its traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except MaskRLError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"maskrl: {line}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)

@@ -1,0 +1,5 @@
+"""``python -m maskrl`` is ``maskrl``."""
+
+from maskrl.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""``maskrl check``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, build_painter, open_source
+from maskrl.errors import TrainingError
+
+app = typer.Typer(no_args_is_help=True, help="Test before money is spent.")
+
+
+@app.callback()
+def _group() -> None:
+    pass
+
+
+@app.command("on-policy")
+def on_policy(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    checkpoint: CheckpointOption = None,
+    overrides: SetOption = None,
+    images: Annotated[int, typer.Option(min=2, help="How many images to paint and score.")] = 4,
+    tolerance: Annotated[
+        float, typer.Option(help="Allowed |delta logp| between batch sizes, in nats.")
+    ] = 0.01,
+) -> None:
+    """Check at every step that the ratio is 1 where no weight has moved, and that a gradient arrives."""
+    from maskrl.evals.on_policy import check_steps
+    from maskrl.runtime.prompts import load_prompts
+    from maskrl.types import Stream
+
+    chosen = open_source(recipe, run, checkpoint, overrides or ())
+    painter = build_painter(chosen)
+    prompts = load_prompts(chosen.prompts.train, chosen.prompts.column)
+    checked = check_steps(
+        painter.generator,
+        chosen.transition.build(),
+        [prompts[i % len(prompts)] for i in range(images)],
+        chosen.reducer.build().rollout_steps(chosen.grpo.steps(painter.generator.spec)),
+        painter.sampling,
+        Stream(chosen.seed).child("on-policy"),
+    )
+    typer.echo(f"{'step':>4}  {'ratio - 1':>10}  {'|delta logp|':>12}  {'gradient':>10}")
+    for step in checked:
+        typer.echo(f"{step.step:>4}  {step.ratio_error:>10.2e}  {step.delta:>12.2e}  {step.gradient:>10.3g}")
+    wrong = [step.step for step in checked if not step.is_fine(tolerance)]
+    if wrong:
+        raise TrainingError(
+            f"the policy is not on-policy at {len(wrong)} of {len(checked)} steps, first at {wrong[0]}"
+        )
+    typer.echo(f"on policy: ratio 1, |delta logp| within {tolerance:g}, a gradient at every step")

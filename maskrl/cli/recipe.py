@@ -1,0 +1,36 @@
+"""``maskrl recipe``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from maskrl.cli.source import SetOption
+
+app = typer.Typer(no_args_is_help=True, help="Read recipes.")
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="A TOML file, or the name of a recipe that comes with maskrl.")
+]
+
+
+@app.command()
+def show(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+    """Print a recipe with every default."""
+    from maskrl.recipe import read_recipe
+
+    typer.echo(read_recipe(recipe, overrides or ()).to_toml(), nl=False)
+
+
+@app.command()
+def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+    """Report every mistake in a recipe and its prompt files, each at its own key; loads no weights."""
+    from maskrl.recipe import read_recipe
+    from maskrl.runtime.prompts import load_prompts
+
+    found = read_recipe(recipe, overrides or ())
+    prompts = load_prompts(found.prompts.train, found.prompts.column)
+    if found.eval.prompts is not None:
+        load_prompts(found.eval.prompts)
+    typer.echo(f"{recipe}: fine ({len(prompts)} prompts, digest {found.digest()})")

@@ -1,0 +1,52 @@
+"""``maskrl sample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, build_painter, open_source, override
+
+COLUMNS = 4
+
+
+def sample(
+    text: Annotated[str, typer.Argument(help="What to paint.")],
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    checkpoint: CheckpointOption = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("grid.png"),
+    num: Annotated[int, typer.Option(min=1, help="How many images.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    guidance: Annotated[float | None, typer.Option(help="w in (1 + w) * cond - w * uncond.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Unmasking steps.")] = None,
+) -> None:
+    """Paint a text several times, and write the images as one grid."""
+    import torch
+
+    from maskrl.evals.generate import generate
+    from maskrl.training.pictures import save_grid
+    from maskrl.types import Prompt, Stream
+
+    if not text.strip():
+        raise typer.BadParameter("the text is empty", param_hint="TEXT")
+    settings = [*override("sampling.guidance_eval", guidance), *override("eval.num_steps", steps)]
+    chosen = open_source(recipe, run, checkpoint, settings)
+    painter = build_painter(chosen)
+    painted = generate(
+        painter.generator,
+        [Prompt(text)] * num,
+        [Stream(seed).child("sample", i) for i in range(num)],
+        painter.num_steps,
+        painter.sampling,
+        painter.sampling.guidance_eval,
+        chosen.eval.batch,
+    )
+    images = torch.cat([batch for _, batch in painted])
+    columns = min(num, COLUMNS)
+    blank = images.new_ones(-num % columns, *images.shape[1:])
+    rows = list(torch.cat([images, blank]).view(-1, columns, *images.shape[1:]))
+    save_grid(out, [""] * columns, rows)
+    typer.echo(f"{num} images of {text!r}: {out}")

@@ -1,0 +1,111 @@
+"""What to sample from or to evaluate: --recipe R, --run DIR, --checkpoint C; the shapes world by default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskrl.errors import RecipeError, TrainingError
+
+if TYPE_CHECKING:
+    from maskrl.grpo.config import Sampling
+    from maskrl.interfaces import MaskedGenerator
+    from maskrl.recipe import Recipe
+
+DEFAULT_RECIPE = "shapes_clip"
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A recipe: a TOML file, or the name of one that comes with maskrl."),
+]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="A run's folder: its newest checkpoint is used.")
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="A folder with the generator's weights, in their published layout."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="K=V", help="Override a recipe's value: grpo.group_size=8."),
+]
+
+
+def override(key: str, value: str | int | float | None) -> list[str]:
+    """Write an option as an override of the recipe; None is none."""
+    return [] if value is None else [f"{key}={json.dumps(value, ensure_ascii=False)}"]
+
+
+def open_source(
+    recipe: str | None, run: Path | None, checkpoint: Path | None, overrides: Sequence[str]
+) -> Recipe:
+    """Read the recipe that the options mean, its generator set to the weights that they mean.
+
+    Raises:
+        RecipeError: the options contradict each other, or name nothing.
+        TrainingError: the newest checkpoint is damaged.
+    """
+    from maskrl.recipe import read_recipe
+
+    if run is not None:
+        if recipe is not None or checkpoint is not None:
+            raise RecipeError(
+                "--run DIR brings its own recipe and checkpoint; leave out --recipe and --checkpoint"
+            )
+        if not (run / "recipe.toml").is_file():
+            raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
+        return read_recipe(run / "recipe.toml", [*_weights(_newest(run)), *overrides])
+    weights = [] if checkpoint is None else _weights(checkpoint)
+    return read_recipe(recipe or DEFAULT_RECIPE, [*weights, *overrides])
+
+
+def _weights(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise RecipeError(f"there is no checkpoint folder {str(folder)!r}")
+    return override("generator.checkpoint", str(folder.resolve()))
+
+
+def _newest(run: Path) -> Path:
+    from maskrl.runtime.checkpoint import GENERATOR, damaged, listed
+
+    checkpoints = listed(run / "checkpoints")
+    if not checkpoints:
+        raise RecipeError(f"the run in {str(run)!r} has no checkpoint yet")
+    if damage := damaged(checkpoints[-1]):
+        raise TrainingError(
+            f"checkpoint {str(checkpoints[-1])!r} is damaged: {damage}; name another by --checkpoint"
+        )
+    return checkpoints[-1] / GENERATOR
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A generator on its device, and how the recipe samples from it."""
+
+    generator: MaskedGenerator
+    sampling: Sampling
+    num_steps: int
+
+
+def build_painter(recipe: Recipe) -> Painter:
+    """Build the recipe's generator, and fill in the sampler's defaults.
+
+    Raises:
+        RecipeError: its settings are wrong.
+    """
+    from maskrl.grpo.config import resolve
+    from maskrl.runtime.placement import Autocast, Placement
+
+    device = Placement(recipe.training.device).device
+    generator = recipe.generator.build()
+    for module in (generator.module, *generator.frozen):
+        module.to(device).eval()
+    num_steps = recipe.eval.num_steps or recipe.grpo.steps(generator.spec)
+    if recipe.training.dtype == "bf16":
+        generator = Autocast(generator)
+    return Painter(generator, resolve(recipe.sampling, generator.spec), num_steps)

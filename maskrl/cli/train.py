@@ -1,0 +1,40 @@
+"""``maskrl train``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskrl.cli.source import RecipeOption, SetOption
+from maskrl.errors import RecipeError
+
+
+def train(
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Where to write; by default named after recipe and time.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing while it runs.")] = False,
+) -> None:
+    """Train as a recipe says; --resume alone needs --run only."""
+    from maskrl.recipe import locate_recipe, read_recipe
+    from maskrl.runtime.folder import RECIPE, default_folder
+    from maskrl.training.loop import train as run_training
+
+    if resume and run is None:
+        raise RecipeError("--resume needs the run to go on with: --run DIR")
+    if recipe is None:
+        if run is None or not resume:
+            raise RecipeError("say what to train: --recipe R")
+        recipe = str(run / RECIPE)
+    path = locate_recipe(recipe)
+    folder = run or default_folder(path.stem, datetime.now())
+    result = run_training(read_recipe(path, overrides or ()), folder, resume, not quiet)
+    typer.echo(f"run: {result.run}")

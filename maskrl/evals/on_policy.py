@@ -1,0 +1,90 @@
+"""Whether training begins on policy: before any weight moves the ratio is 1, in every batch, and teaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maskrl.grpo.config import Sampling
+from maskrl.grpo.rollout import rollout
+from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
+from maskrl.types import Prompt, Stream, Trajectory
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """One step, scored three times with the same weights.
+
+    ``ratio_error`` is the largest |ratio - 1| between two passes over the same rows, 0 unless the network is
+    random (dropout). ``delta`` is the largest |delta logp|, nats, between all rows at once and one at a time:
+    what a change of the micro-batch would do. ``gradient`` is the norm of the gradient of the summed logp.
+    """
+
+    step: int
+    ratio_error: float
+    delta: float
+    gradient: float
+
+    def is_fine(self, tolerance: float) -> bool:
+        """Tell whether training may begin; a NaN is not fine."""
+        return self.ratio_error == 0 and self.delta <= tolerance and 0 < self.gradient < math.inf
+
+
+def check_steps(
+    generator: MaskedGenerator,
+    transition: TransitionProb,
+    prompts: Sequence[Prompt],
+    num_steps: int,
+    sampling: Sampling,
+    stream: Stream,
+) -> list[StepCheck]:
+    """Paint an image per prompt as training would, and check every step.
+
+    Raises:
+        RecipeError: more steps than tokens.
+    """
+    with torch.no_grad():
+        condition = generator.encode(prompts)
+        streams = [stream.child(i) for i in range(len(prompts))]
+        painted = rollout(generator, condition, streams, num_steps, sampling, sampling.guidance_train)
+        scored = transition.scored(painted, stream.child("scored"))
+    score = _Scorer(generator, transition, condition, scored, sampling.guidance_loss)
+    return [_check(score, step, len(prompts)) for step in range(scored.num_steps)]
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    generator: MaskedGenerator
+    transition: TransitionProb
+    condition: Condition
+    trajectory: Trajectory
+    guidance: float
+
+    def __call__(self, rows: Tensor, step: int) -> Tensor:
+        """Long [K] -> Float [K], nats."""
+        taken = self.trajectory.transitions(rows, torch.full_like(rows, step))
+        logits_MV = self.generator.logits(
+            taken.state, self.condition.select(rows), taken.step, self.guidance, positions=taken.masked
+        )
+        return self.transition.log_prob(logits_MV, taken)
+
+
+def _check(score: _Scorer, step: int, num_rows: int) -> StepCheck:
+    rows = torch.arange(num_rows, device=score.trajectory.state.device)
+    logp = score(rows, step)
+    weights = [p for p in score.generator.module.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(logp.sum(), weights, allow_unused=True)
+    norms = torch.stack([gradient.norm() for gradient in grads if gradient is not None])
+    again = score(rows, step)  # with a graph, as in training: kernels may differ without one
+    with torch.no_grad():
+        alone = torch.cat([score(row, step) for row in rows[:, None]])
+    return StepCheck(
+        step=step,
+        ratio_error=float(((again - logp).exp() - 1).abs().max()),
+        delta=float((alone - logp).abs().max()),
+        gradient=float(norms.norm()),
+    )
