@@ -1,7 +1,7 @@
 """The command line: one file a command, and nothing heavy is imported before a command needs it.
 
-Exit codes: 0; 1 a bug of ours; 2 what the user wrote is wrong; 3 a broken plugin; 4 a run or an evaluation that
-cannot go on; 130 and 143 on SIGINT and SIGTERM.
+Exit codes: 0; 1 a bug of ours; 2 what the user wrote is wrong; 3 a broken plugin; 4 a run or an evaluation
+that cannot go on; 130 and 143 on SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
