@@ -31,10 +31,10 @@ CONFIG = MagvitConfig(
 
 
 def random_images(count: int, rng: np.random.Generator) -> Tensor:
-    """Paint scenes of one to five random objects: Float [count, 3, 48, 48] in [0, 1]."""
+    """Paint scenes of one to four random objects: Float [count, 3, 48, 48] in [0, 1]."""
     pictures = []
     for _ in range(count):
-        kinds = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS)))) for _ in range(rng.integers(1, 6))]
+        kinds = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS)))) for _ in range(rng.integers(1, 5))]
         pictures.append(paint(lay_out(kinds, rng)))
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 

@@ -28,7 +28,7 @@ _SMALLEST = 20  # pixels; the world's smallest object has more
 _SAME_COLOR = 90.0  # RGB distance at which a pixel still has the blob's colour
 _WHITE = np.asarray(BACKGROUND, dtype=np.float64)
 _PALETTE = np.asarray(list(COLORS.values()), dtype=np.float64)
-_WORST, _BEST = 0.66, 0.8  # overlaps that score 0 and 1: malformed and unmistakable
+_WORST, _BEST = 0.64, 0.78  # overlaps that score 0 and 1: malformed and unmistakable
 
 
 class ShapesDetector(Detector):
@@ -76,9 +76,9 @@ def _classify(pixels: Pixels, mask: NDArray[np.bool_]) -> tuple[str, float]:
     coverage = np.clip((_WHITE - pixels) @ ink / (ink @ ink), 0, 1) * mask
     off = np.abs(pixels - (_WHITE - coverage[..., None] * ink)).max(axis=2)
     pure = 1 - float((off[mask] > _SAME_COLOR).mean())
-    known, seen = _silhouettes(), _normalised(coverage)
-    overlaps = np.minimum(known, seen).sum(axis=(2, 3)) / np.maximum(known, seen).sum(axis=(2, 3))
-    overlaps = overlaps.max(axis=1)
+    known, seen = _silhouettes(), _normalised(coverage).astype(np.float32)
+    common = np.minimum(known, seen).sum(axis=(2, 3))
+    overlaps = (common / (known.sum(axis=(2, 3)) + seen.sum() - common)).max(axis=1)
     best = int(overlaps.argmax())
     score = np.clip((overlaps[best] - _WORST) / (_BEST - _WORST), 0, 1)
     return SHAPES[best], float(score) * (pure if pure < 0.9 else 1.0)
@@ -98,14 +98,14 @@ def _normalised(coverage: Pixels) -> Pixels:
 
 
 @lru_cache
-def _silhouettes() -> Pixels:
+def _silhouettes() -> NDArray[np.float32]:
     """Float [shapes, views, _SIDE, _SIDE] in [0, 1]: each shape at the world's sizes and at fractions of a pixel."""
     ink = _WHITE - COLORS["blue"]
     known = []
     for shape in SHAPES:
         views = []
-        for radius, dx, dy in product(np.arange(6.0, 12.1, 1.0), (0.0, 0.5), (0.0, 0.5)):
+        for radius, dx, dy in product(np.arange(6.0, 12.1, 0.5), (0.0, 0.5), (0.0, 0.5)):
             picture = paint([Thing(shape, "blue", 24 + dx, 24 + dy, float(radius))]).astype(np.float64)
             views.append(_normalised(np.clip((_WHITE - picture) @ ink / (ink @ ink), 0, 1)))
         known.append(np.stack(views))
-    return np.stack(known)
+    return np.stack(known).astype(np.float32)

@@ -21,11 +21,12 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 
 SHAPE_RATE = 0.44  # a shape is taken for its partner
 COLOR_RATE = 0.42  # a colour is taken for its partner
-MISCOUNT_RATE = 0.64  # a number is one too high or one too low
+MISCOUNT_RATE = 0.64  # a number is wrong
 OPPOSITE_RATE = 0.46  # a relation is turned round
 OTHER_AXIS_RATE = 0.08  # a relation is one along the other axis
 SWAP_RATE = 0.48  # two objects exchange their colours
 MISSING_RATE = 0.12  # one of two objects is not there
+_MISCOUNTS = {2: (1, 3), 3: (2, 4), 4: (2, 3)}  # what a number is taken for
 TASK_WEIGHTS = (0.15, 0.15, 0.2, 0.15, 0.2, 0.15)  # in the order of TASKS
 
 
@@ -88,7 +89,7 @@ def _misread_clause(clause: Clause, rng: np.random.Generator) -> Clause:
         color = PARTNER[color]
     count = clause.count
     if count > 1 and rng.random() < MISCOUNT_RATE:
-        count += 1 if rng.random() < 0.5 else -1
+        count = int(rng.choice(_MISCOUNTS[count]))
     return Clause(shape, color, count)
 
 
