@@ -12,7 +12,7 @@ MAX_LOG_RATIO = 10.0  # exp(10) is far outside any clip range and far inside fp3
 
 
 def ratio(logp: Tensor, old_logp: Tensor) -> Tensor:
-    """How much likelier each transition is than it was: Float [B], nats -> Float [B] in (0, 22027). Eq. 11."""
+    """How much likelier a transition is than it was: Float [B], nats -> Float [B] in (0, 22027). Eq. 11."""
     return (logp - old_logp).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
