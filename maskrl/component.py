@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-from abc import ABC
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ class ComponentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Component(ABC):
+class Component:
     """The root of the interfaces. A subclass declares its settings in a nested ``Config``.
 
     ``paths`` names the settings that hold a file or folder: a recipe's relative paths are resolved against the recipe's

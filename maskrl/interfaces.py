@@ -1,6 +1,7 @@
 """The five interfaces, and the two small ones the shapes world adds to the list: detectors and prompt sets.
 
-A concrete class is final: component -> interface -> class, and nothing implemented here is overridden. To vary one, wrap it.
+A concrete class is final: component -> interface -> class, and nothing implemented here is overridden. To vary
+one, wrap it.
 """
 
 from __future__ import annotations

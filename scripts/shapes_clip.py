@@ -8,7 +8,7 @@ scored against every caption of the batch; captions that happen to be true of an
 Half of the pictures pass through the image tokenizer, because that is how the reward will see pictures.
 """
 
-import maskrl  # isort: skip  # before open_clip: it makes torchvision importable
+import maskrl  # isort: skip  # noqa: F401  # before open_clip: it makes torchvision importable
 
 import argparse
 import json
@@ -27,7 +27,7 @@ from torch import Tensor
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.shapes.captions import Caption
 from maskrl.shapes.faults import near_miss, random_caption
-from maskrl.shapes.world import COLORS, IMAGE_SIZE, SHAPES, Scene, relation_between
+from maskrl.shapes.world import COLORS, IMAGE_SIZE, SHAPES, Scene
 
 FAMILY = 4
 CONTEXT = 16
@@ -119,7 +119,9 @@ def main() -> None:
     text_config = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
     model = open_clip.CLIP(config["embed_dim"], config["vision_cfg"], text_config)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{args.out}")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
+    )
     start, state = 0, args.out / "state.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True)
@@ -151,10 +153,18 @@ def main() -> None:
         running = 0.98 * running + 0.02 * loss.item() if step > start else loss.item()
         if step % 50 == 0 or step == args.steps - 1:
             accuracy = within_family(image_features.detach(), text_features.detach(), true)
-            print(f"step {step} loss {running:.3f} within family {accuracy:.3f} {time.time() - began:.0f} s", flush=True)
+            print(
+                f"step {step} loss {running:.3f} within family {accuracy:.3f} {time.time() - began:.0f} s",
+                flush=True,
+            )
         if step % 200 == 199 or step == args.steps - 1:
-            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, args.out / "open_clip_model.safetensors")
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state)
+            save_file(
+                {k: v.contiguous() for k, v in model.state_dict().items()},
+                args.out / "open_clip_model.safetensors",
+            )
+            torch.save(
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state
+            )
 
 
 def within_family(image_features: Tensor, text_features: Tensor, true: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""What the three training scripts of the shapes world share: its two small tokenizers of words, and painted pictures."""
+"""What the training scripts of the shapes world share: its two small tokenizers of words, and painted pictures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def word_tokenizer(first: Sequence[str], last: Sequence[str], framed: bool) -> P
     if framed:
         frame = [("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
         core.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=frame)
-    return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", clean_up_tokenization_spaces=False
+    )
 
 
 def showo_tokenizer() -> PreTrainedTokenizerFast:

@@ -55,7 +55,9 @@ def make_pool(size: int, magvit: Magvit, rng: np.random.Generator) -> tuple[list
     return captions, torch.cat(codes)
 
 
-def masked_loss(network: ShowoNetwork, prefix: Tensor, codes: Tensor, pad: int, rng: torch.Generator) -> Tensor:
+def masked_loss(
+    network: ShowoNetwork, prefix: Tensor, codes: Tensor, pad: int, rng: torch.Generator
+) -> Tensor:
     """MaskGIT's loss: mask a cosine-distributed share of the codes, predict them from the rest and the text."""
     vocabulary = network.vocabulary
     batch, tokens = codes.shape
@@ -65,7 +67,9 @@ def masked_loss(network: ShowoNetwork, prefix: Tensor, codes: Tensor, pad: int, 
     masked = order < count[:, None]
     image = torch.where(masked, vocabulary.num_codes, codes) + vocabulary.code_offset
     edge = torch.ones(batch, 1, dtype=torch.long)
-    ids = torch.cat([prefix, edge * vocabulary.special("<|soi|>"), image, edge * vocabulary.special("<|eoi|>")], dim=1)
+    ids = torch.cat(
+        [prefix, edge * vocabulary.special("<|soi|>"), image, edge * vocabulary.special("<|eoi|>")], dim=1
+    )
     hidden = network.hidden(ids, omni_attention(prefix != pad, tokens + 2, torch.float32))
     logits = network.code_logits(hidden[:, -tokens - 1 : -1][masked])
     return F.cross_entropy(logits, codes[masked])
@@ -99,7 +103,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--guidance", type=float, default=3.0, help="the sampler's default, written into config.json")
+    parser.add_argument(
+        "--guidance", type=float, default=3.0, help="the sampler's default, written into config.json"
+    )
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()
     torch.manual_seed(args.seed)

@@ -21,10 +21,10 @@ from maskrl.shapes.world import COLORS, SHAPES, lay_out, paint
 
 CONFIG = MagvitConfig(
     channels=16,
-    encoder_multipliers=(1, 2, 4, 6),
-    encoder_blocks=(0, 1, 1, 1),
-    decoder_multipliers=(1, 2, 4, 6),
-    decoder_blocks=(0, 2, 1, 1),
+    encoder_multipliers=(1, 2, 4, 4),
+    encoder_blocks=(1, 1, 1, 1),
+    decoder_multipliers=(1, 2, 4, 4),
+    decoder_blocks=(1, 1, 1, 2),
     bits=10,
     norm_groups=8,
 )
@@ -39,19 +39,25 @@ def random_images(count: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
-def losses(model: Magvit, images: Tensor, hard_share: float) -> tuple[Tensor, dict[str, float]]:
-    """Reconstruct (L1 + L2, mostly near objects); ``hard_share`` of the images pass as bits, the others as tanh."""
-    soft = torch.tanh(model.encoder(images * 2 - 1))
-    hard = soft + (torch.where(soft > 0, 1.0, -1.0) - soft).detach()
-    is_hard = torch.arange(len(images))[:, None, None, None] < hard_share * len(images)
-    difference = model.decoder(torch.where(is_hard, hard, soft)) - (images * 2 - 1)
+def losses(model: Magvit, images: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Reconstruction (L1 + L2, a little more near objects), commitment, and bits that are used evenly."""
+    z = math.sqrt(CONFIG.bits) * F.normalize(
+        model.encoder(images * 2 - 1), dim=1
+    )  # a sphere: the bits cannot freeze
+    hard = torch.where(z > 0, 1.0, -1.0)
+    difference = model.decoder(z + (hard - z).detach()) - (images * 2 - 1)
     painted = (images.amin(dim=1, keepdim=True) < 0.99).float()
-    weight = 1 + 5 * F.max_pool2d(painted, 5, stride=1, padding=2)
-    loss = (weight / weight.mean() * (difference.abs() + difference.square())).mean()
-    average = (soft.mean(dim=(0, 2, 3)) / 2 + 0.5).clamp(1e-4, 1 - 1e-4)
+    weight = 1 + 2 * F.max_pool2d(painted, 3, stride=1, padding=1)
+    reconstruction = (weight / weight.mean() * (difference.abs() + 2 * difference.square())).mean()
+    commitment = (z - hard).square().mean()
+    average = torch.sigmoid(2 * z).mean(dim=(0, 2, 3)).clamp(1e-4, 1 - 1e-4)
     spread = -(average * average.log() + (1 - average) * (1 - average).log()).mean()
-    of_bits = difference[: max(1, int(hard_share * len(images)))]
-    return loss - 0.01 * spread, {"l1": of_bits.abs().mean().item() / 2, "spread": spread.item()}
+    loss = reconstruction + 0.1 * commitment - 0.02 * spread
+    return loss, {
+        "l1": difference.abs().mean().item() / 2,
+        "commitment": commitment.item(),
+        "spread": spread.item(),
+    }
 
 
 def main() -> None:
@@ -59,8 +65,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--pool", type=int, default=8000, help="pictures painted once and drawn from again and again")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument(
+        "--pool", type=int, default=8000, help="pictures painted once and drawn from again and again"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -68,7 +76,9 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     pool = random_images(args.pool, rng)
     model = Magvit(CONFIG).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+    )
     start, state = 0, args.out / "state.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True)
@@ -79,11 +89,15 @@ def main() -> None:
     began = time.time()
     for step in range(start, args.steps):
         progress = step / args.steps
-        rate = args.learning_rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        rate = (
+            args.learning_rate
+            * min(1.0, (step + 1) / 50)
+            * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         images = pool[rng.integers(len(pool), size=args.batch)].contiguous(memory_format=torch.channels_last)
-        loss, metrics = losses(model, images, min(1.0, 0.2 + 2 * progress))
+        loss, metrics = losses(model, images)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -93,7 +107,9 @@ def main() -> None:
             print(f"step {step} loss {loss.item():.4f} {numbers} {time.time() - began:.0f} s", flush=True)
         if step % 200 == 199 or step == args.steps - 1:
             save(model, args.out)
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state)
+            torch.save(
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}, state
+            )
 
 
 def save(model: Magvit, folder: Path) -> None:

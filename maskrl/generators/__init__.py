@@ -1,0 +1,1 @@
+"""Masked generators, a module or a package each."""

@@ -1,0 +1,1 @@
+"""Reward models, a module each."""

@@ -49,16 +49,20 @@ class Clip(RewardModel):
         text_features = self._network.encode_text(self._tokenizer(texts).to(device), normalize=True)
         image_features = self._network.encode_image(self._prepare(images.to(device)), normalize=True)
         of_prompt = torch.tensor([texts.index(prompt.text) for prompt in prompts], device=device)
-        return 100 * (image_features * text_features[of_prompt]).sum(dim=1).float()
+        cosine: Tensor = (image_features * text_features[of_prompt]).sum(dim=1)
+        return 100 * cosine.float()
 
     def _prepare(self, images: Tensor) -> Tensor:
         """Resize the shorter side, crop the centre and normalise, as the network was trained."""
         visual = self._network.visual
         size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
         if images.shape[-2:] != (size, size):
-            images = resize(images, [size], interpolation=InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+            images = resize(images, [size], interpolation=InterpolationMode.BICUBIC, antialias=True).clamp(
+                0, 1
+            )
             images = center_crop(images, [size, size])
-        return normalize(images, list(visual.image_mean), list(visual.image_std))
+        prepared: Tensor = normalize(images, list(visual.image_mean), list(visual.image_std))
+        return prepared
 
 
 def _load(model: str, pretrained: str | None) -> tuple[Any, Any]:

@@ -1,0 +1,1 @@
+"""Where and with what a run runs: placement, folder, prompts, checkpoints, metrics."""

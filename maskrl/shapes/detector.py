@@ -1,8 +1,8 @@
 """Finds the shapes in a picture by comparing silhouettes with the shapes of the world: exact on what the world paints.
 
-Every connected blob that is not white is cut out, scaled to a common size and compared with each shape's silhouette; the best
-overlap decides the class, and how good it is the score. Malformed blobs, blobs of several colours and objects that
-touch score low, so GenEval's thresholds drop them.
+Every connected blob that is not white is cut out, scaled to a common size and compared with each shape's
+silhouette; the best overlap decides the class, and how good it is the score. Malformed blobs, blobs of several
+colours and objects that touch score low, so GenEval's thresholds drop them.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def _normalised(coverage: Pixels) -> Pixels:
     side = max(height, width)
     square = np.zeros((side, side))
     top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    square[top : top + height, left : left + width] = coverage[
+        rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1
+    ]
     return np.asarray(resize(square, (_SIDE, _SIDE), order=1, anti_aliasing=False))
 
 

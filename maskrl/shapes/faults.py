@@ -139,7 +139,9 @@ def _change_relation(caption: Caption, rng: np.random.Generator) -> Caption:
     if caption.relation is None:
         return _change_shape(caption, rng)
     turned = rng.random() < 0.6
-    return replace(caption, relation=OPPOSITE[caption.relation] if turned else _other_axis(caption.relation, rng))
+    return replace(
+        caption, relation=OPPOSITE[caption.relation] if turned else _other_axis(caption.relation, rng)
+    )
 
 
 def _swap_colors(caption: Caption, rng: np.random.Generator) -> Caption:

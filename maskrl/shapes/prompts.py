@@ -1,7 +1,7 @@
 """The prompts of the shapes world: those reinforcement learning sees, and those that judge it.
 
-The two share no combination: the pairs of shapes, and the pairs of colour and shape, are split in two once and for all, and
-the wording differs as well. A lone shape without a colour is left to the evaluation.
+The two share no combination: the pairs of shapes, and the pairs of colour and shape, are split in two once and for
+all, and the wording differs as well. A lone shape without a colour is left to the evaluation.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ def captions(task: str, training: bool) -> list[Caption]:
     """Return every caption of a task on one side of the split, in a fixed order."""
     pairs, colored = shape_pairs(training), colored_shapes(training)
     if task == "single_object":
-        lone = [] if training else [Caption(task, (Clause(s),), None, p) for s in SHAPES for p in (None, *PLACES)]
+        lone = (
+            []
+            if training
+            else [Caption(task, (Clause(s),), None, p) for s in SHAPES for p in (None, *PLACES)]
+        )
         return lone
     if task == "colors":
         return [Caption(task, (Clause(s, c),)) for c, s in colored]

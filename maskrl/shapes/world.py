@@ -68,18 +68,33 @@ def outline(shape: str) -> tuple[tuple[float, float], ...]:
         points = [(0.0, -1.0), (0.85, 0.0), (0.0, 1.0), (-0.85, 0.0)]
     elif shape == "cross":
         a = 0.36
-        points = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+        points = [
+            (-a, -1),
+            (a, -1),
+            (a, -a),
+            (1, -a),
+            (1, a),
+            (a, a),
+            (a, 1),
+            (-a, 1),
+            (-a, a),
+            (-1, a),
+            (-1, -a),
+            (-a, -a),
+        ]
     elif shape == "star":
         radii = (1.0, 0.42)
         points = [
-            (radii[i % 2] * math.sin(turn * i / 10), -radii[i % 2] * math.cos(turn * i / 10)) for i in range(10)
+            (radii[i % 2] * math.sin(turn * i / 10), -radii[i % 2] * math.cos(turn * i / 10))
+            for i in range(10)
         ]
     elif shape == "heart":
         curve = [turn * i / 48 for i in range(48)]
         points = [
             (
                 math.sin(t) ** 3,
-                -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 14.5 - 0.1,
+                -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 14.5
+                - 0.1,
             )
             for t in curve
         ]
@@ -94,7 +109,10 @@ def paint(scene: Sequence[Thing]) -> NDArray[np.uint8]:
     canvas = Image.new("RGB", (IMAGE_SIZE * s, IMAGE_SIZE * s), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     for thing in scene:
-        points = [(s * (thing.x + thing.radius * x), s * (thing.y + thing.radius * y)) for x, y in outline(thing.shape)]
+        points = [
+            (s * (thing.x + thing.radius * x), s * (thing.y + thing.radius * y))
+            for x, y in outline(thing.shape)
+        ]
         draw.polygon(points, fill=COLORS[thing.color])
         if thing.shape == "ring":
             hole = 0.5 * thing.radius

@@ -1,0 +1,1 @@
+"""Show-o: network, prompting, image tokenizer, checkpoints, generator."""

@@ -1,7 +1,8 @@
 """Read and write Show-o's published layout: ``config.json``, one weights file, and the language model it names.
 
-``llm_model_path`` in the config names the folder or hub id that holds Phi's config and text tokenizer; a relative path lies
-inside the checkpoint. ``max_text_length`` and ``sampler`` are read where a checkpoint has them; the published ones do not.
+``llm_model_path`` in the config names the folder or hub id that holds Phi's config and text tokenizer; a relative
+path lies inside the checkpoint. ``max_text_length`` and ``sampler`` are read where a checkpoint has them; the
+published ones do not.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def find_folder(name: str, what: str) -> Path:
     if local.is_dir():
         return local
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise RecipeError(f"{what} {name!r} is no folder and no hub id; give a folder in the published layout")
+        raise RecipeError(
+            f"{what} {name!r} is no folder and no hub id; give a folder in the published layout"
+        )
     try:
         return Path(snapshot_download(name))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -81,7 +84,9 @@ def read_config(folder: Path) -> ShowoConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"{str(folder / 'config.json')!r} is no Show-o config: {key}: {first['msg']}") from error
+        raise RecipeError(
+            f"{str(folder / 'config.json')!r} is no Show-o config: {key}: {first['msg']}"
+        ) from error
     if config.vocabulary.size != config.vocab_size:
         raise RecipeError(
             f"{str(folder / 'config.json')!r}: vocab_size is {config.vocab_size}, but {config.llm_vocab_size} words, "
@@ -97,7 +102,7 @@ def language_model(config: ShowoConfig, folder: Path) -> str:
 
 
 def load_magvit(folder: Path) -> Magvit:
-    """Load the image tokenizer; a folder without ``config.json``, or with the published one, has the published sizes."""
+    """Load the image tokenizer; without sizes in a ``config.json`` it has the published ones."""
     path = folder / "config.json"
     config = MagvitConfig(**_read_json(path)) if path.exists() else MagvitConfig()
     model = Magvit(config)
@@ -117,7 +122,9 @@ def load_weights(module: nn.Module, folder: Path) -> None:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise RecipeError(f"{str(path)!r} cannot be read ({error}); it may be incomplete: fetch it again") from error
+        raise RecipeError(
+            f"{str(path)!r} cannot be read ({error}); it may be incomplete: fetch it again"
+        ) from error
     if any(key.startswith(_IGNORED) for key in tensors):
         warnings.warn(f"{path.name}: {_IGNORED}* is ignored; text-to-image does not use it", stacklevel=2)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(_IGNORED)}

@@ -53,6 +53,7 @@ class Showo(MaskedGenerator):
         tokenizer: str = "showlab/magvitv2"
 
     paths = ("checkpoint", "tokenizer")
+    module: ShowoNetwork
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -68,7 +69,9 @@ class Showo(MaskedGenerator):
         self._prompting = UniversalPrompting(
             AutoTokenizer.from_pretrained(source), settings.vocabulary, settings.max_text_length
         )
-        network = ShowoNetwork(phi_config(AutoConfig.from_pretrained(source), settings.vocabulary), settings.vocabulary)
+        network = ShowoNetwork(
+            phi_config(AutoConfig.from_pretrained(source), settings.vocabulary), settings.vocabulary
+        )
         load_weights(network, self._folder)
         return network.eval()
 
@@ -95,9 +98,10 @@ class Showo(MaskedGenerator):
         for prompt in prompts:
             if self._prompting.is_cut(prompt.text):
                 warnings.warn(
-                    f"the prompt {prompt.text!r} is cut to {self._settings.max_text_length} tokens", stacklevel=2
+                    f"the prompt {prompt.text!r} is cut to {self._settings.max_text_length} tokens",
+                    stacklevel=2,
                 )
-        device = self.module.showo.lm_head.weight.device
+        device = self.module.head.weight.device
         ids = self._prompting.prefix([prompt.text for prompt in prompts]).to(device)
         return ShowoCondition(ids, self._prompting.prefix([""])[0].to(device))
 
@@ -125,7 +129,7 @@ class Showo(MaskedGenerator):
         edge = prefix.new_ones(len(prefix), 1)
         soi, eoi = (edge * vocabulary.special(token) for token in ("<|soi|>", "<|eoi|>"))
         ids = torch.cat([prefix, soi, image, eoi], dim=1)
-        dtype = self.module.showo.lm_head.weight.dtype
+        dtype = self.module.head.weight.dtype
         attention = omni_attention(prefix != vocabulary.special("[PAD]"), image.shape[1] + 2, dtype)
         hidden = self.module.hidden(ids, attention)[:, -image.shape[1] - 1 : -1]
         return self.module.code_logits(hidden if positions is None else hidden[positions])

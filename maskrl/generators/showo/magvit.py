@@ -8,6 +8,7 @@ Source: Yu et al. 2023 (arXiv 2310.05737), and the layout of ``showlab/magvitv2`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +56,8 @@ class ResnetBlock(nn.Module):
         """[B, C, h, w] -> [B, C', h, w]."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
-        shortcut: Tensor = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
-        return shortcut + h
+        out: Tensor = h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+        return out
 
 
 class AttnBlock(nn.Module):
@@ -106,16 +107,21 @@ class Upsample(nn.Module):
 
 
 class _Level(nn.Module):
-    """The blocks of one resolution."""
+    """The blocks of one resolution and, but for the last level, the way to the next; no blocks change no width."""
 
     def __init__(self, in_channels: int, out_channels: int, count: int, groups: int) -> None:
         super().__init__()
         sizes = [in_channels] + [out_channels] * count
-        self.block = nn.ModuleList(ResnetBlock(a, b, groups) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.block = nn.ModuleList(ResnetBlock(a, b, groups) for a, b in pairwise(sizes))
+        self.width = sizes[-1]
 
-    def run(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C', h', w']."""
         for block in self.block:
             x = block(x)
+        for name in ("downsample", "upsample"):
+            if hasattr(self, name):
+                x = getattr(self, name)(x)
         return x
 
 
@@ -144,7 +150,7 @@ class Encoder(nn.Module):
         previous = config.channels
         for width, count in zip(widths, config.encoder_blocks, strict=True):
             level = _Level(previous, width, count, config.norm_groups)
-            previous = width if count else previous
+            previous = level.width
             if len(self.down) < len(widths) - 1:
                 level.downsample = Downsample(previous)
             self.down.append(level)
@@ -157,9 +163,7 @@ class Encoder(nn.Module):
         """[B, 3, H, W] in [-1, 1] -> [B, bits, h, w]."""
         x = self.conv_in(pixels)
         for level in self.down:
-            x = level.run(x)
-            if hasattr(level, "downsample"):
-                x = level.downsample(x)
+            x = level(x)
         x = F.silu(self.norm_out(self.mid(x)))
         out: Tensor = self.quant_conv(self.conv_out(x))
         return out
@@ -178,7 +182,7 @@ class Decoder(nn.Module):
         levels: list[nn.Module] = []
         for width, count in reversed(list(zip(widths, config.decoder_blocks, strict=True))):
             level = _Level(previous, width, count, config.norm_groups)
-            previous = width if count else previous
+            previous = level.width
             if len(levels) < len(widths) - 1:
                 level.upsample = Upsample(previous)
             levels.insert(0, level)
@@ -190,9 +194,7 @@ class Decoder(nn.Module):
         """[B, bits, h, w] of +-1 -> [B, 3, H, W], about [-1, 1]."""
         x = self.mid(self.conv_in(self.post_quant_conv(z)))
         for level in reversed(self.up):
-            x = level.run(x)
-            if hasattr(level, "upsample"):
-                x = level.upsample(x)
+            x = level(x)
         out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
         return out
 

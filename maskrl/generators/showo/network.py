@@ -17,16 +17,23 @@ class ShowoNetwork(nn.Module):
         self.vocabulary = vocabulary
         self.showo = PhiForCausalLM(phi)
 
+    @property
+    def head(self) -> nn.Linear:
+        """The output layer, over the whole vocabulary."""
+        layer: nn.Linear = self.showo.lm_head
+        return layer
+
     def hidden(self, ids: Tensor, attention: Tensor) -> Tensor:
         """Long [B, L], additive mask [B, 1, L, L] -> Float [B, L, D], after the last layer norm."""
-        out: Tensor = self.showo.model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
+        out: Tensor = self.showo.model(
+            input_ids=ids, attention_mask=attention, use_cache=False
+        ).last_hidden_state
         return out
 
     def code_logits(self, hidden: Tensor) -> Tensor:
         """Float [..., D] -> [..., V]: the rows of the head that belong to codes, in fp32 at least."""
-        head = self.showo.lm_head
         first, last = self.vocabulary.code_offset, self.vocabulary.mask_id
-        logits = F.linear(hidden, head.weight[first:last], head.bias[first:last])
+        logits = F.linear(hidden, self.head.weight[first:last], self.head.bias[first:last])
         return logits if logits.dtype.itemsize >= 4 else logits.float()
 
 

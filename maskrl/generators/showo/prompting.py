@@ -13,7 +13,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-SPECIAL_TOKENS = ("[PAD]", "<|soi|>", "<|eoi|>", "<|sov|>", "<|eov|>", "<|t2i|>", "<|mmu|>", "<|t2v|>", "<|v2v|>", "<|lvg|>")
+SPECIAL_TOKENS = (
+    "[PAD]",
+    "<|soi|>",
+    "<|eoi|>",
+    "<|sov|>",
+    "<|eov|>",
+    "<|t2i|>",
+    "<|mmu|>",
+    "<|t2v|>",
+    "<|v2v|>",
+    "<|lvg|>",
+)
 
 
 class TextTokenizer(Protocol):
@@ -101,4 +112,6 @@ def omni_attention(prefix_is_text: Tensor, image_length: int, dtype: torch.dtype
     same_kind = visible[:, :, None] == visible[:, None, :]
     allowed = same_kind & (causal | is_image[:, None])
     blocked = torch.finfo(dtype).min
-    return torch.zeros(allowed.shape, dtype=dtype, device=visible.device).masked_fill(~allowed, blocked)[:, None]
+    return torch.zeros(allowed.shape, dtype=dtype, device=visible.device).masked_fill(~allowed, blocked)[
+        :, None
+    ]
