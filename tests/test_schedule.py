@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ def showo_counts(num_tokens, num_steps):
         share = torch.cos(torch.tensor(1.0 * (step + 1) / num_steps) * math.pi * 0.5)
         wanted = (num_tokens * share).floor()
         left.append(int(max(torch.tensor([1.0]), min(torch.tensor(left[-1] - 1.0), wanted))))
-    return [before - after for before, after in zip(left, left[1:], strict=False)]
+    return [before - after for before, after in pairwise(left)]
 
 
 @given(st.data(), st.integers(1, 1100), st.sampled_from(sorted(SCHEDULES)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from maskrl.component import ComponentConfig
 from maskrl.filters.keep_all import KeepAll
 from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
 from maskrl.grpo.update import Parts, SingleProcess
-from maskrl.interfaces import Condition, MaskedGenerator, RewardModel
+from maskrl.interfaces import Condition, GroupFilter, MaskedGenerator, RewardModel
 from maskrl.reducers.none import NoReduction
 from maskrl.transitions.p_theta1 import PTheta1
 from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex, Stream
@@ -79,8 +79,8 @@ class ToyGenerator(MaskedGenerator):
             image_size=(1, config.num_tokens),
             sampler=SamplerDefaults(num_steps=3, guidance=1.5),
         )
-        self.encoded: list[str] = []
-        self.calls: list[int] = []
+        self.encoded: list[str] = []  # what was asked for, for tests of cost: texts, and (rows, guidance)
+        self.calls: list[tuple[int, float]] = []
 
     def encode(self, prompts: Sequence[Prompt]) -> ToyCondition:
         self.encoded += [prompt.text for prompt in prompts]
@@ -97,7 +97,7 @@ class ToyGenerator(MaskedGenerator):
     ) -> Tensor:
         assert isinstance(condition, ToyCondition)
         assert len(tokens) == len(condition.numbers) == len(step.t)
-        self.calls.append(len(tokens))
+        self.calls.append((len(tokens), guidance))
         time = (step.t / step.num_steps).to(self.module.head.weight.dtype)
         logits = self.config.sharpness * self.module(tokens, condition.numbers, time)
         if guidance:
@@ -120,6 +120,27 @@ class ToyReward(RewardModel):
         weights = torch.arange(1.0, images.shape[-1] + 1)
         sign = torch.tensor([-1.0 if prompt.text == "dark" else 1.0 for prompt in prompts])
         return sign * (images[:, 0, 0] * weights).mean(dim=1)
+
+
+class Scripted(GroupFilter):
+    """Answers what it was told, round by round, and remembers what it was shown."""
+
+    def __init__(self, *rounds: Sequence[bool]) -> None:
+        super().__init__(ComponentConfig())
+        self.rounds, self.shown = list(rounds), []
+
+    def keep(self, rewards: Tensor) -> Tensor:
+        self.shown.append(rewards.clone())
+        return torch.tensor(self.rounds[len(self.shown) - 1])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+    def metrics(self) -> dict[str, float]:
+        return {"filter_rounds": float(len(self.shown))}
 
 
 def toy(**settings: Any) -> ToyGenerator:

@@ -123,7 +123,7 @@ def _accumulate(
         loss_K = -micro.weights * (gain_K - parts.config.kl_coef * kl_K)
         flat_K = clipped(ratio_K, micro.adv, parts.config.eps_low, parts.config.eps_high).float()
         table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K))))
-        _check(parts, batch, micro, loss_K)
+        _check(parts, batch, micro, loss_K.detach())
         parts.process.backward(loss_K.sum() / num_images)
     return Scores(**{name: torch.cat([getattr(row, name) for row in table]) for name in vars(table[0])})
 

@@ -45,7 +45,8 @@ def kl_exact(logits: Tensor, reference_logits: Tensor, transition: Transition) -
         transition: which positions are whose.
 
     Returns:
-        Float [B] >= 0, nats: an upper bound on the KL of the transition, which forgets proposals.
+        Float [B] >= 0, nats: the KL of the transition in the last step, where all is revealed. Before it, no bound
+        on either side: the next state forgets proposals, but the weights also decide the order.
     """
     log_p_MV, log_q_MV = log_softmax(logits), log_softmax(reference_logits)
     return transition.sum_rows((log_p_MV.exp() * (log_p_MV - log_q_MV)).sum(dim=-1))
