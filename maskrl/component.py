@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from abc import ABC
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ class ComponentConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Component:
+class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abstract methods
     """The root of the interfaces. A subclass declares its settings in a nested ``Config``.
 
     ``paths`` names the settings that hold a file or folder: a recipe's relative paths are resolved against the recipe's
