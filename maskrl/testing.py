@@ -13,6 +13,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -306,7 +307,8 @@ def _check_decode(component: MaskedGenerator, prompts: Sequence[Prompt]) -> None
 
 def _check_save(component: MaskedGenerator, prompts: Sequence[Prompt]) -> None:
     tokens, step = _canvas(component, len(prompts))
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with tempfile.TemporaryDirectory() as parent, torch.no_grad():
+        folder = str(Path(parent) / "generator")
         component.save(folder)
         loaded = type(component)(component.config.model_copy(update={"checkpoint": folder}))
         loaded.module.to(tokens.device)

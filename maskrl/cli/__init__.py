@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -48,11 +49,15 @@ def _options(
     pass
 
 
-def main() -> None:
-    """Run the command line; an error raised on purpose becomes a line, anything else keeps its traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; an error raised on purpose becomes a line, anything else keeps its traceback.
+
+    Raises:
+        SystemExit: always.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(arguments)
     except MaskRLError as error:
         for line in str(error).splitlines():
             typer.echo(f"maskrl: {line}", err=True)

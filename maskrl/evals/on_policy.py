@@ -75,16 +75,23 @@ class _Scorer:
 
 def _check(score: _Scorer, step: int, num_rows: int) -> StepCheck:
     rows = torch.arange(num_rows, device=score.trajectory.state.device)
-    logp = score(rows, step)
-    weights = [p for p in score.generator.module.parameters() if p.requires_grad]
-    grads = torch.autograd.grad(logp.sum(), weights, allow_unused=True)
-    norms = torch.stack([gradient.norm() for gradient in grads if gradient is not None])
-    again = score(rows, step)  # with a graph, as in training: kernels may differ without one
+    first = score(rows, step)
+    gradient = _gradient_norm(first, score.generator)
+    again = score(rows, step).detach()  # with a graph, as in training: kernels may differ without one
+    logp = first.detach()
     with torch.no_grad():
         alone = torch.cat([score(row, step) for row in rows[:, None]])
     return StepCheck(
         step=step,
         ratio_error=float(((again - logp).exp() - 1).abs().max()),
         delta=float((alone - logp).abs().max()),
-        gradient=float(norms.norm()),
+        gradient=gradient,
     )
+
+
+def _gradient_norm(logp: Tensor, generator: MaskedGenerator) -> float:
+    weights = [p for p in generator.module.parameters() if p.requires_grad]
+    if not logp.requires_grad or not weights:
+        return 0.0
+    found = torch.autograd.grad(logp.sum(), weights, allow_unused=True)
+    return math.sqrt(sum(float(g.square().sum()) for g in found if g is not None))

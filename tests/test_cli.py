@@ -1,0 +1,180 @@
+"""Every command, on a toy world, in this process."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import TOY
+from PIL import Image
+from toy_run import geneval_prompts
+
+from maskrl.recipe import read_recipe
+
+TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+
+
+@pytest.fixture
+def toy_eval(toy_recipe: Path) -> Path:
+    """The toy recipe with an evaluation."""
+    prompts = toy_recipe.with_name("geneval.jsonl")
+    prompts.write_text(geneval_prompts())
+    with toy_recipe.open("a") as file:
+        file.write(f'[eval]\nprompts = "geneval.jsonl"\ndetector = "{TOY}:Tiles"\nimages_per_prompt = 2\n')
+    return toy_recipe
+
+
+def test_help_names_every_command(cli):
+    help_text = cli("--help")
+    assert help_text.code == 0
+    for command in ("train", "sample", "eval", "recipe", "plugins", "check"):
+        assert f" {command} " in help_text.out
+
+
+def test_version(cli):
+    assert re.fullmatch(r"maskrl \d+\.\d+\.\d+\n", cli("--version").out)
+
+
+def test_plugins_list_shows_name_package_and_class(cli, install):
+    install("maskrl-future", "", {"maskrl.rewards.v2": {"better": "maskrl_future:Better"}}, version="3.0")
+    lines = cli("plugins", "list").out.splitlines()
+    rows = [re.split(r"\s{2,}", line) for line in lines]
+    assert rows[0] == ["kind", "name", "package", "class"]
+    assert ["transitions", "ar", "maskrl 0.1.0", "maskrl.transitions.ar:Ar"] in rows
+    other = "maskrl-future 3.0 (for version 2 of the interface)"
+    assert ["rewards", "better", other, "maskrl_future:Better"] in rows
+
+
+def test_plugins_check_passes_for_the_built_ins(cli):
+    result = cli("plugins", "check")
+    assert result.code == 0, result.out
+    assert "ok      transitions maskrl/p_theta1: keeps its contract" in result.out
+
+
+def test_plugins_check_names_every_broken_one_and_goes_on(cli, install):
+    code = """
+from maskrl.interfaces import StepReducer
+class Bad(StepReducer):
+    def rollout_steps(self, num_steps): return num_steps + 1
+    def train_steps(self, rollout_steps, stream): 1 / 0
+class Worse(Bad):
+    def rollout_steps(self, num_steps): return num_steps
+"""
+    targets = {"bad": "maskrl_bad:Bad", "worse": "maskrl_bad:Worse", "absent": "maskrl_bad:Absent"}
+    install("maskrl-bad", code, {"maskrl.reducers.v1": targets})
+    result = cli("plugins", "check")
+    assert result.code == 3
+    assert "3 of " in result.err
+    broken = [line for line in result.out.splitlines() if line.startswith("broken")]
+    reasons = ["Absent", r"rollout_steps\(1\) is 2", "ZeroDivisionError"]
+    assert len(broken) == 3
+    for line, reason in zip(broken, reasons, strict=True):
+        assert re.search(reason, line), line
+    assert "ok      transitions maskrl/ar" in result.out
+
+
+def test_recipe_show_prints_a_recipe_with_every_default(cli, toy_recipe, tmp_path):
+    shown = cli("recipe", "show", toy_recipe, "--set", "grpo.group_size=5")
+    assert shown.code == 0
+    again = tmp_path / "again.toml"
+    again.write_text(shown.out)
+    assert read_recipe(again) == read_recipe(toy_recipe, ["grpo.group_size=5"])
+
+
+def test_recipe_check(cli, toy_eval):
+    checked = cli("recipe", "check", toy_eval)
+    assert checked.code == 0
+    assert "fine (3 prompts" in checked.out
+    toy_eval.with_name("geneval.jsonl").write_text("")
+    assert cli("recipe", "check", toy_eval).code == 2
+
+
+def test_train_resume_sample_and_evaluate_a_run(cli, toy_eval, tmp_path):
+    run = tmp_path / "runs" / "toy"
+    trained = cli("train", "--recipe", toy_eval, "--run", run, "--set", "training.updates=1", "--quiet")
+    assert trained.code == 0, trained.err
+    assert trained.out == f"run: {run}\n"
+    assert cli("train", "--run", run, "--resume", "--quiet").code == 0
+
+    grid = tmp_path / "grid.png"
+    assert cli("sample", "red tiles", "--run", run, "--num", 5, "--out", grid).code == 0
+    with Image.open(grid) as image:
+        assert image.width > image.height  # four columns, two rows
+
+    out = tmp_path / "results"
+    assert cli("eval", "geneval", "--run", run, "--out", out).code == 0
+    after = json.loads((run / "eval" / "after" / "summary.json").read_text())
+    again = json.loads((out / "summary.json").read_text())
+    assert again["overall"] == after["overall"]
+    assert (out / "results.jsonl").read_text() == (run / "eval" / "after" / "results.jsonl").read_text()
+    assert again["provenance"]["checkpoint"] == str(run / "checkpoints" / "update_00001" / "generator")
+
+
+def test_the_default_run_folder_lies_in_runs(cli, toy_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli("train", "--recipe", toy_recipe, "--set", "training.updates=0", "--quiet").code == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"toy-\d{8}-\d{6}", run.name)
+
+
+def test_the_same_seed_paints_the_same_grid(cli, toy_recipe, tmp_path):
+    grids = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = tmp_path / f"{number}.png"
+        options = ["--recipe", toy_recipe, "--num", 3, "--seed", seed, "--steps", 2, "--guidance", 0.5]
+        assert cli("sample", "red", *options, "--out", out).code == 0
+        grids.append(out.read_bytes())
+    assert grids[0] == grids[1] != grids[2]
+
+
+def test_eval_geneval_tabulates_every_task(cli, toy_eval):
+    result = cli("eval", "geneval", "--recipe", toy_eval, "--images-per-prompt", 1, "--steps", 2)
+    assert result.code == 0, result.err
+    for task in (*TASKS, "overall"):
+        assert task in result.out
+    assert "12 images" in result.out
+
+
+def test_eval_options_override_the_recipe(cli, toy_eval, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.jsonl").write_text(geneval_prompts().replace("poppy", "leaf"))
+    options = ["--prompts", "other.jsonl", "--guidance", 2.5, "--set", "seed=4", "--out", tmp_path / "out"]
+    assert cli("eval", "geneval", "--recipe", toy_eval, *options).code == 0
+    settings = json.loads((tmp_path / "out" / "summary.json").read_text())["settings"]
+    assert settings["guidance"] == 2.5
+    assert settings["seed"] == 4
+
+
+def test_eval_needs_prompts(cli, toy_recipe):
+    result = cli("eval", "geneval", "--recipe", toy_recipe)
+    assert result.code == 2
+    assert "--prompts SET" in result.err
+
+
+def test_check_on_policy(cli, toy_recipe):
+    result = cli("check", "on-policy", "--recipe", toy_recipe, "--set", "generator.double=true")
+    assert result.code == 0, result.err
+    assert "on policy: ratio 1" in result.out
+    assert len(result.out.splitlines()) == 5  # heading, three steps, verdict
+
+
+def test_check_on_policy_finds_a_network_that_is_random(cli, toy_recipe, tmp_path):
+    code = TOY.read_text().replace(
+        "return self.body(hidden)", "return (1 + torch.rand(1)) * self.body(hidden)"
+    )
+    (tmp_path / "noisy.py").write_text(code)
+    result = cli(
+        "check", "on-policy", "--recipe", toy_recipe, "--set", "generator.name=noisy.py:ToyGenerator"
+    )
+    assert result.code == 4
+    assert "not on-policy at 3 of 3 steps" in result.err
+
+
+def test_check_on_policy_finds_a_gradient_that_does_not_arrive(cli, toy_recipe, tmp_path):
+    code = TOY.read_text().replace("return logits if", "logits = logits.detach()\n        return logits if")
+    assert code != TOY.read_text()
+    (tmp_path / "cut.py").write_text(code)
+    settings = ["--set", "generator.name=cut.py:ToyGenerator", "--set", "generator.double=true"]
+    result = cli("check", "on-policy", "--recipe", toy_recipe, *settings)
+    assert result.code == 4
+    assert "not on-policy at 3 of 3 steps" in result.err

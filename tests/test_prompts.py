@@ -1,0 +1,72 @@
+"""Prompts come from text, JSONL and prompt sets; a file that cannot be used names its line."""
+
+import json
+
+import pytest
+
+from maskrl.errors import RecipeError, UnknownComponent
+from maskrl.runtime.prompts import load_prompts
+from maskrl.types import Prompt
+
+
+def test_a_text_file_has_a_prompt_a_line(tmp_path):
+    (tmp_path / "p.txt").write_bytes("\ufeffa cat\r\n\n  ein Käfer\u2028now \n".encode())
+    assert load_prompts("p.txt", base=tmp_path) == [Prompt("a cat"), Prompt("ein Käfer\u2028now")]
+
+
+def test_a_jsonl_file_has_metadata(tmp_path):
+    rows = [
+        {"text": "two cats", "tag": "counting", "include": [{"class": "cat", "count": 2}]},
+        {"text": "a dog"},
+    ]
+    (tmp_path / "p.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    first, second = load_prompts("p.jsonl", base=tmp_path)
+    assert first.metadata == {"tag": "counting", "include": [{"class": "cat", "count": 2}]}
+    assert second == Prompt("a dog")
+
+
+def test_the_column_names_the_text(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"caption": "a cat", "text": 3}')
+    assert load_prompts("p.jsonl", "caption", tmp_path) == [Prompt("a cat", {"text": 3})]
+
+
+def test_a_prompt_set_is_known_by_name(tmp_path):
+    assert load_prompts("shapes_geneval", base=tmp_path)[0].metadata["tag"] == "single_object"
+
+
+def test_a_prompt_set_may_be_a_class_in_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from maskrl.interfaces import PromptSet\n"
+        "from maskrl.types import Prompt\n"
+        "class Mine(PromptSet):\n"
+        "    def prompts(self): return [Prompt('mine')]\n"
+    )
+    assert load_prompts("mine.py:Mine", base=tmp_path) == [Prompt("mine")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("p.txt", b"", "holds no prompts"),
+        ("p.txt", b" \n\n", "holds no prompts"),
+        ("p.jsonl", b"", "holds no prompts"),
+        ("p.txt", b"a cat\na \xe9t\xe9\n", r"p\.txt:2: is not UTF-8"),
+        ("p.txt", "a cat".encode("utf-16"), r"p\.txt:1: is not UTF-8"),
+        ("p.jsonl", b'{"text": "a"}\n{"text"', r"p\.jsonl:2: is no JSON"),
+        ("p.jsonl", b'{"txt": "a"}', r"p\.jsonl:1: has no text under 'text'"),
+        ("p.jsonl", b'{"text": " "}', r"p\.jsonl:1: has no text under 'text'"),
+        ("p.jsonl", b'{"text": 3}', r"p\.jsonl:1: has no text under 'text'"),
+        ("p.jsonl", b"[1]", r"p\.jsonl:1: has no text under 'text'"),
+    ],
+)
+def test_a_useless_file_says_why(tmp_path, name, content, complaint):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RecipeError, match=complaint):
+        load_prompts(name, base=tmp_path)
+
+
+def test_a_missing_source_says_what_it_was_taken_for(tmp_path):
+    with pytest.raises(RecipeError, match=r"there is no prompt file 'p\.txt'"):
+        load_prompts("p.txt", base=tmp_path)
+    with pytest.raises(UnknownComponent, match="did you mean 'shapes_train'"):
+        load_prompts("shapes_tran", base=tmp_path)

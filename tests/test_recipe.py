@@ -1,0 +1,206 @@
+"""A recipe is closed, complete when written out again, every mistake in it stands at the user's own key."""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskrl.errors import PluginError, RecipeError, UnknownComponent
+from maskrl.recipe import TrackingConfig, TrainingConfig, build, read_recipe, share, shipped_recipes
+
+TOY = Path(__file__).with_name("toy_run.py")
+
+
+def test_what_is_written_reads_back_as_the_same_recipe(toy_recipe, tmp_path):
+    recipe = read_recipe(toy_recipe, ["seed=7", "grpo.kl=exact"])
+    saved = tmp_path / "elsewhere" / "recipe.toml"
+    saved.parent.mkdir()
+    saved.write_text(recipe.to_toml())
+    again = read_recipe(saved)
+    assert again == recipe
+    assert again.to_toml() == recipe.to_toml()
+    assert again.digest() == recipe.digest()
+
+
+def test_a_written_recipe_shows_every_default(toy_recipe):
+    written = tomllib.loads(read_recipe(toy_recipe, ["filter.name=std_percentile"]).to_toml())
+    assert written["filter"] == {
+        "name": "std_percentile",
+        "percentile": 10.0,
+        "warmup": written["filter"]["warmup"],
+    }
+    assert written["grpo"]["eps_low"] == 0.1
+    assert written["training"]["betas"] == [0.9, 0.95]
+    assert written["generator"]["double"] is False
+    assert "num_steps" not in written["grpo"]  # None: the generator's own
+
+
+_characters = st.characters(exclude_categories=["Cs"])
+
+
+@given(
+    texts=st.lists(st.text(_characters)),
+    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    updates=st.integers(min_value=0, max_value=2**62),
+)
+def test_any_value_survives_writing(texts, rate, updates):
+    recipe = _shipped().model_copy(
+        update={
+            "tracking": TrackingConfig(sample_prompts=tuple(texts)),
+            "training": TrainingConfig(updates=updates, prompts_per_update=1, learning_rate=rate),
+        }
+    )
+    written = tomllib.loads(recipe.to_toml())
+    assert written["tracking"]["sample_prompts"] == texts
+    assert written["training"]["learning_rate"] == rate
+    assert written["training"]["updates"] == updates
+
+
+@cache
+def _shipped():
+    return read_recipe("shapes_clip")
+
+
+def test_the_digest_changes_with_any_setting(toy_recipe):
+    digests = {read_recipe(toy_recipe, o).digest() for o in ([], ["seed=1"], ["training.weight_decay=0.1"])}
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("seed=5", ("seed",), 5),
+        ("training.learning_rate = 3e-6", ("training", "learning_rate"), 3e-6),
+        ("tracking.tensorboard=true", ("tracking", "tensorboard"), True),
+        ("tracking.sample_prompts=['a', 'b']", ("tracking", "sample_prompts"), ["a", "b"]),
+        ("training.lr_schedule=cosine", ("training", "lr_schedule"), "cosine"),
+        ('training.lr_schedule="linear"', ("training", "lr_schedule"), "linear"),
+        ("grpo.group_size=", ("grpo", "group_size"), 6),
+    ],
+)
+def test_overrides_are_toml_or_bare_words_or_nothing(toy_recipe, override, key, value):
+    written = tomllib.loads(read_recipe(toy_recipe, [override]).to_toml())
+    for part in key:
+        written = written[part]
+    assert written == value
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "grpo.group_size.x=3", "grpo.=3"])
+def test_a_malformed_override_is_quoted(toy_recipe, override):
+    with pytest.raises(RecipeError, match=f"--set '{override}'"):
+        read_recipe(toy_recipe, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("grpo.group_size=1", "grpo.group_size: input should be greater than or equal to 2, not 1"),
+        ("grpo.group_size=six", "grpo.group_size: input should be a valid integer"),
+        ("grpo.grup_size=4", "grpo.grup_size: unknown key; did you mean 'group_size'?"),
+        ("trainin.updates=4", "trainin: unknown key; did you mean 'training'?"),
+        ("generator.chekpoint=x", "generator.chekpoint: unknown key; did you mean 'checkpoint'?"),
+        ("generator.double=17", "generator.double: input should be a valid boolean"),
+        ("training.updates=", "training.updates: is missing"),
+        ("reward.name=", "reward.name: say which reward"),
+        ("reward=clip", "reward: is a section: write [reward]"),
+        ("grpo=3", "grpo: is a section: write [grpo]"),
+        ("eval.detector=shape", "eval.detector: no detector is called 'shape'; did you mean 'shapes'?"),
+        ("prompts.train=prompt.txt", "prompts.train: there is no file 'prompt.txt' beside the recipe"),
+        ("prompts.train=shapes_trian", "did you mean 'shapes_train'?"),
+    ],
+)
+def test_a_mistake_is_one_line_at_its_key(toy_recipe, override, complaint):
+    with pytest.raises(RecipeError) as mistake:
+        read_recipe(toy_recipe, [override])
+    message = str(mistake.value)
+    assert message.startswith(f"{toy_recipe}: ")
+    assert complaint in message
+    assert "\n" not in message
+
+
+def test_an_unknown_component_keeps_its_class_of_error(toy_recipe):
+    with pytest.raises(
+        UnknownComponent, match=r"reward.name: no reward is called 'clp'; did you mean 'clip'\?"
+    ):
+        read_recipe(toy_recipe, ["reward.name=clp"])
+
+
+def test_several_mistakes_are_reported_at_once(toy_recipe):
+    wrong = ["grpo.group_size=1", "generator.dubble=true", "filter.name=keep_al", "seed=-1"]
+    with pytest.raises(RecipeError) as mistakes:
+        read_recipe(toy_recipe, wrong)
+    keys = {line.removeprefix(f"{toy_recipe}: ").split(":")[0] for line in str(mistakes.value).splitlines()}
+    assert keys == {"grpo.group_size", "generator.dubble", "filter.name", "seed"}
+
+
+def test_a_component_that_does_not_import_is_a_broken_plugin(toy_recipe, tmp_path):
+    (tmp_path / "bomb.py").write_text("import nothing_like_this")
+    with pytest.raises(PluginError, match="does not load: ModuleNotFoundError"):
+        read_recipe(toy_recipe, ["reward.name=bomb.py:Bomb"])
+
+
+def test_paths_are_relative_to_the_recipe(toy_recipe, tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "mine.py").write_text(TOY.read_text())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    recipe = read_recipe(toy_recipe, ["generator.checkpoint=weights", "reward.name=mine.py:Red"])
+    assert recipe.generator.config.checkpoint == str(tmp_path / "weights")
+    assert recipe.reward.name == f"{tmp_path}/mine.py:Red"
+    assert recipe.prompts.train == str(tmp_path / "prompts.txt")
+
+
+def test_sections_build_their_components(toy_recipe):
+    recipe = read_recipe(toy_recipe, ["generator.double=true"])
+    assert type(recipe.generator.build()).__name__ == "ToyGenerator"
+    assert recipe.generator.build().config.double is True
+
+
+def test_a_component_is_built_outside_of_a_recipe(tmp_path):
+    built = build("filters", {"name": "std_percentile", "percentile": 30}, tmp_path)
+    assert built.config.percentile == 30
+    with pytest.raises(RecipeError, match="filter 'std_percentile': percentle: unknown key"):
+        build("filters", {"name": "std_percentile", "percentle": 30}, tmp_path)
+
+
+def test_a_missing_recipe_names_the_nearest_shipped_one():
+    with pytest.raises(RecipeError, match=r"there is no recipe 'shapes_clp'; did you mean 'shapes_clip'\?"):
+        read_recipe("shapes_clp")
+
+
+def test_every_shipped_recipe_is_sound():
+    assert "shapes_clip" in shipped_recipes()
+    for name in shipped_recipes():
+        assert read_recipe(name).digest()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"seed = 0\n[grpo\n", r"is no TOML: .*line 2"),
+        (b"seed = '\xff'", "is not UTF-8: byte 8"),
+        (b"", "generator: is missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe_says_why(tmp_path, content, complaint):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=complaint):
+        read_recipe(path)
+
+
+@given(total=st.integers(1, 500), processes=st.integers(1, 64))
+def test_a_share_divides_or_names_the_nearest_that_does(total, processes):
+    if total % processes == 0:
+        assert share(total, processes, "prompts_per_update") * processes == total
+        return
+    with pytest.raises(RecipeError, match=r"prompts_per_update: \d+ does not divide") as error:
+        share(total, processes, "prompts_per_update")
+    nearest = int(str(error.value).rsplit(" ", 1)[1])
+    divisible = [k * processes for k in range(1, 502)]
+    assert nearest in divisible
+    assert abs(nearest - total) == min(abs(d - total) for d in divisible)
