@@ -1,0 +1,260 @@
+"""Show-o's parts against published facts, at tiny random sizes or without memory (the meta device)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PhiConfig, PreTrainedTokenizerFast
+
+from maskrl.errors import RecipeError
+from maskrl.generators.showo.generator import Showo
+from maskrl.generators.showo.magvit import Magvit, MagvitConfig
+from maskrl.generators.showo.network import ShowoNetwork, phi_config
+from maskrl.generators.showo.prompting import SPECIAL_TOKENS, UniversalPrompting, Vocabulary, omni_attention
+from maskrl.types import Prompt, StepIndex
+
+PUBLISHED = Vocabulary(text_size=50295, num_codes=8192)
+TINY = Vocabulary(text_size=6, num_codes=8)
+TINY_MAGVIT = MagvitConfig(
+    channels=4,
+    encoder_multipliers=(1, 2),
+    encoder_blocks=(0, 1),
+    decoder_multipliers=(1, 2),
+    decoder_blocks=(0, 1),
+    bits=3,
+    norm_groups=2,
+)
+TINY_PHI = PhiConfig(
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    max_position_embeddings=64,
+)
+
+
+class Words:
+    """A tokenizer of single letters, a to d are 2 to 5."""
+
+    bos_token_id = 0
+    eos_token_id = 0
+
+    def encode(self, text, add_special_tokens=True):
+        assert not add_special_tokens
+        return [2 + "abcd".index(letter) for letter in text]
+
+
+def write_checkpoint(folder: Path) -> tuple[Path, Path]:
+    """Write a random Show-o and a random tokenizer in the published layout."""
+    torch.manual_seed(0)
+    showo, magvit = folder / "showo", folder / "magvit"
+    for path in (showo, magvit):
+        path.mkdir()
+    network = ShowoNetwork(phi_config(TINY_PHI, TINY), TINY)
+    save_file(network.state_dict(), showo / "pytorch_model.safetensors")
+    sizes = {"vocab_size": TINY.size, "llm_vocab_size": 6, "codebook_size": 8, "num_vq_tokens": 9}
+    (showo / "config.json").write_text(json.dumps({**sizes, "llm_model_path": "llm", "max_text_length": 6}))
+    TINY_PHI.save_pretrained(showo / "llm")
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(("<e>", "<u>", *"abcd"))}, unk_token="<u>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<e>", eos_token="<e>", unk_token="<u>"
+    )
+    tokenizer.save_pretrained(showo / "llm")
+    save_file(Magvit(TINY_MAGVIT).state_dict(), magvit / "model.safetensors")
+    (magvit / "config.json").write_text(json.dumps(TINY_MAGVIT.model_dump()))
+    return showo, magvit
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return write_checkpoint(tmp_path)
+
+
+@pytest.fixture
+def generator(folders):
+    return Showo(Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1])))
+
+
+def test_ids_are_the_published_ones():
+    assert [PUBLISHED.special(token) for token in SPECIAL_TOKENS] == list(range(50295, 50305))
+    assert (PUBLISHED.code_offset, PUBLISHED.mask_id, PUBLISHED.size) == (50305, 58497, 58498)
+
+
+def test_parameters_are_the_published_ones():
+    with torch.device("meta"):
+        phi = PhiConfig(
+            hidden_size=2048,
+            intermediate_size=8192,
+            num_hidden_layers=24,
+            num_attention_heads=32,
+            partial_rotary_factor=0.5,
+        )
+        showo, magvit = ShowoNetwork(phi_config(phi, PUBLISHED), PUBLISHED), Magvit(MagvitConfig())
+    assert sum(p.numel() for p in showo.parameters()) / 1e6 == pytest.approx(1448.18, abs=0.005)
+    assert sum(p.numel() for p in magvit.parameters()) / 1e6 == pytest.approx(95.39, abs=0.005)
+    assert len(magvit.state_dict()) == 382
+
+
+def test_text_is_padded_on_the_left_and_cut_on_the_right():
+    prompting = UniversalPrompting(Words(), TINY, max_text_length=5)
+    pad, t2i = TINY.special("[PAD]"), TINY.special("<|t2i|>")
+    assert prompting.prefix(["ab", "", "abcd"]).tolist() == [
+        [pad, t2i, 0, 2, 3, 0],
+        [pad, pad, pad, t2i, 0, 0],
+        [t2i, 0, 2, 3, 4, 0],
+    ]
+    assert [prompting.is_cut(text) for text in ("abc", "abcd")] == [False, True]
+
+
+@pytest.mark.parametrize(("num_tokens", "length"), [(256, 387), (1024, 1155)])
+def test_a_row_has_the_published_length(num_tokens, length):
+    prefix = UniversalPrompting(Words(), PUBLISHED, max_text_length=128).prefix(["abc"])
+    assert prefix.shape[1] + num_tokens + 2 == length
+
+
+def test_who_attends_to_whom():
+    is_text = torch.tensor([[False, True, True]])
+    allowed = omni_attention(is_text, image_length=2, dtype=torch.float32)[0, 0] == 0
+    assert allowed.int().tolist() == [
+        [1, 0, 0, 0, 0],  # padding: itself
+        [0, 1, 0, 0, 0],  # text: causal, blind to padding and to the image
+        [0, 1, 1, 0, 0],
+        [0, 1, 1, 1, 1],  # image: all text, all of itself
+        [0, 1, 1, 1, 1],
+    ]
+
+
+def test_the_mask_is_obeyed(generator):
+    network = generator.module
+    ids = torch.tensor([[TINY.special("[PAD]"), 0, 2, 18, 19, 20]])
+    attention = omni_attention(torch.tensor([[False, True, True]]), 3, torch.float32)
+    base = network.hidden(ids, attention)
+    other_pad, other_image = ids.clone(), ids.clone()
+    other_pad[0, 0], other_image[0, 5] = 3, 21
+    assert torch.equal(network.hidden(other_pad, attention)[0, 1:], base[0, 1:])
+    changed = network.hidden(other_image, attention)[0]
+    assert torch.equal(changed[:3], base[0, :3])
+    assert (changed[3:] != base[0, 3:]).any(dim=1).all()
+
+
+def test_the_head_is_asked_for_codes_only(generator):
+    """Released code computes every row of the head and cuts the codes out."""
+    hidden = torch.randn(5, 16)
+    everything = generator.module.showo.lm_head(hidden)
+    codes = generator.module.code_logits(hidden)
+    assert codes.shape == (5, 8)
+    assert torch.allclose(codes, everything[:, TINY.code_offset : TINY.mask_id], atol=1e-6)
+    calls = []
+    generator.module.showo.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    prompts = [Prompt("a"), Prompt("b c")]
+    tokens = torch.full((2, 9), generator.spec.mask_id)
+    generator.logits(tokens, generator.encode(prompts), StepIndex(torch.zeros(2), 1), 0.0)
+    assert not calls
+
+
+def test_wanted_positions_are_rows_of_the_whole(generator):
+    condition = generator.encode([Prompt("a"), Prompt("b c")])
+    tokens = torch.randint(0, 9, (2, 9), generator=torch.Generator().manual_seed(0))
+    wanted = tokens == generator.spec.mask_id
+    wanted[0, 3] = True
+    step = StepIndex(torch.zeros(2, dtype=torch.long), 4)
+    for guidance in (0.0, 1.5):
+        whole = generator.logits(tokens, condition, step, guidance)
+        assert whole.shape == (2, 9, 8)
+        packed = generator.logits(tokens, condition, step, guidance, positions=wanted)
+        assert torch.allclose(packed, whole[wanted], atol=1e-5)
+
+
+def test_guidance_moves_away_from_the_empty_text(generator):
+    tokens = torch.full((1, 9), generator.spec.mask_id)
+    step = StepIndex(torch.zeros(1, dtype=torch.long), 4)
+    conditional, empty = (
+        generator.logits(tokens, generator.encode([Prompt(text)]), step, 0.0) for text in ("a b", "")
+    )
+    guided = generator.logits(tokens, generator.encode([Prompt("a b")]), step, 2.0)
+    assert torch.allclose(guided, 3 * conditional - 2 * empty, atol=1e-5)
+
+
+def test_a_condition_is_indexed_by_rows(generator):
+    condition = generator.encode([Prompt("a"), Prompt("b")])
+    assert condition.select(torch.tensor([1, 1, 0])).ids.tolist() == condition.ids[[1, 1, 0]].tolist()
+
+
+def test_bits_are_big_endian_and_images_come_back_in_range(generator):
+    quantize = generator.magvit.quantize
+    z = torch.tensor([1.0, -1.0, 1.0]).reshape(1, 3, 1, 1)
+    assert quantize.codes(z).tolist() == [[5]]
+    assert torch.equal(quantize.features(torch.tensor([[5]]), (1, 1)), z)
+    images = generator.decode(torch.arange(9)[None] % 8, generator.encode([Prompt("a")]))
+    assert images.shape == (1, 3, 6, 6)
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_what_is_saved_loads_again(generator, folders, tmp_path):
+    with torch.no_grad():
+        generator.module.head.weight.add_(1)
+    generator.save(str(tmp_path / "saved"))
+    again = Showo(Showo.Config(checkpoint=str(tmp_path / "saved"), tokenizer=str(folders[1])))
+    for key, value in generator.module.state_dict().items():
+        assert torch.equal(again.module.state_dict()[key], value)
+    assert again.spec == generator.spec
+    original = load_file(folders[0] / "pytorch_model.safetensors").keys()
+    assert load_file(tmp_path / "saved" / "pytorch_model.safetensors").keys() == original
+
+
+def test_a_long_prompt_is_cut_with_a_warning(generator):
+    with pytest.warns(UserWarning, match="is cut to 6 tokens"):
+        generator.encode([Prompt("a b c d a b c d")])
+
+
+def load(folders, name, change):
+    change(folders[0] if name == "showo" else folders[1])
+    return Showo(Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1])))
+
+
+def drop_a_key(folder):
+    tensors = load_file(folder / "pytorch_model.safetensors")
+    tensors.pop("showo.lm_head.bias")
+    tensors["stranger"] = torch.zeros(1)
+    tensors["showo.lm_head.weight"] = torch.zeros(2, 2)
+    save_file(tensors, folder / "pytorch_model.safetensors")
+
+
+def truncate(folder):
+    path = folder / "pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "pytorch_model.safetensors").unlink(), "holds no weights"),
+        (lambda folder: (folder / "config.json").unlink(), "config.json' is missing"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "is no Show-o config: vocab_size"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+        (truncate, "may be incomplete"),
+        (drop_a_key, "1 missing .*lm_head.bias.*1 unknown .*stranger.*1 of another shape"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_clear_line(folders, change, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        load(folders, "showo", change)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tokenizer_of_another_size_is_named(folders):
+    other = MagvitConfig(**{**TINY_MAGVIT.model_dump(), "bits": 4})
+    save_file(Magvit(other).state_dict(), folders[1] / "model.safetensors")
+    (folders[1] / "config.json").write_text(json.dumps(other.model_dump()))
+    with pytest.raises(RecipeError, match=r"8 codes; the tokenizer .* has 16 codes"):
+        Showo(Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1])))
+
+
+def test_a_missing_folder_says_what_to_give():
+    with pytest.raises(RecipeError, match="is no folder and no hub id"):
+        Showo(Showo.Config(checkpoint="./nowhere"))
