@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, verified to the last byte, and never pickled."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -122,3 +123,16 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, generator):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot write the checkpoint"):
         write(tmp_path / "file", generator, 1)
+
+
+def test_a_full_disk_is_one_line_and_the_older_checkpoint_stays(tmp_path, generator):
+    older = write(tmp_path, generator, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        with pytest.raises(TrainingError, match="cannot write the checkpoint"):
+            save(tmp_path, 2, generator, {"large": torch.zeros(10_000)}, STATE_CASE, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert listed(tmp_path) == [older]
+    assert load(older).state == STATE_CASE

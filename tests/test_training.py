@@ -102,7 +102,7 @@ def recipe_of(folder, *overrides):
 
 def run_process(folder, run, *overrides):
     command = [sys.executable, "-W", "error", "-c", TRAIN, folder, run, *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def comparable(run):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -85,10 +86,9 @@ def save(
         (unfinished / MANIFEST).write_text(json.dumps(_describe(unfinished), indent=2), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(unfinished, final)
-    except OSError as error:
-        raise TrainingError(
-            f"cannot write the checkpoint {str(final)!r}: {error.strerror or error}"
-        ) from error
+    except (OSError, SafetensorError) as error:  # a full disk is either, by who noticed it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TrainingError(f"cannot write the checkpoint {str(final)!r}: {reason}") from error
     for old in listed(checkpoints)[:-keep]:
         shutil.rmtree(old)
     return final

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from time import monotonic
 from typing import Self
 
@@ -32,10 +31,10 @@ class Display:
     def __init__(self, console: Console, updates: int, done: int = 0) -> None:
         self._console, self._updates, self._done = console, updates, done
         self._metrics: Mapping[str, float] = {}
-        self._rewards: deque[float] = deque(maxlen=60)
+        self._rewards: deque[float] = deque(maxlen=40)
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._geneval = self._stage = ""
-        self._last_line = -math.inf
+        self._last_line, self._budget = -math.inf, math.inf
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         )
@@ -57,12 +56,12 @@ class Display:
         """Show how far something other than the updates is (an evaluation, say)."""
         self._stage = f"{text}: {done} of {total}" if done < total else ""
         self._repaint()
-        if self._live is None and self._is_time(done in (0, total)):
+        if self._live is None and self._is_time(False):
             self.say(f"{text}: {done} of {total}")
 
-    def update(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Show the metrics of the update that made it ``done``."""
-        self._done, self._metrics = done, metrics
+    def update(self, done: int, metrics: Mapping[str, float], budget: float = math.inf) -> None:
+        """Show the metrics of the update that made it ``done``; ``budget``: seconds that updates may still take."""
+        self._done, self._metrics, self._budget = done, metrics, budget
         self._rewards.append(metrics["reward_mean"])
         self._seconds.append(metrics["seconds_total"])
         self._repaint()
@@ -75,16 +74,13 @@ class Display:
         self.say(f"GenEval {name}: {self._geneval.partition(' (')[0]} ({report.images} images)")
 
     def finish(self, before: GenEvalReport, after: GenEvalReport) -> None:
-        """Print the table of both evaluations, and name the tasks that fell."""
+        """Take the panel away, print the table of both evaluations, and name the tasks that fell."""
+        self.__exit__()
         change = compare(before, after)
         self._console.print(result_table(before, after, change))
         for task in change.fell:
             fall = change.tasks[task]
             self.say(f"{task} fell by {-fall.mean:.3f} ± {fall.se:.3f}")
-
-    def saved(self, what: str, path: Path) -> None:
-        """Say where something lies."""
-        self.say(f"{what}: {path}")
 
     def _is_time(self, always: bool) -> bool:
         """Tell whether a plain line is due."""
@@ -97,7 +93,8 @@ class Display:
     def _left(self) -> str:
         if not self._seconds:
             return ""
-        return duration((self._updates - self._done) * sum(self._seconds) / len(self._seconds))
+        needed = (self._updates - self._done) * sum(self._seconds) / len(self._seconds)
+        return duration(max(0.0, min(needed, self._budget)))
 
     def _repaint(self) -> None:
         if self._live is not None:

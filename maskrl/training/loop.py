@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,12 @@ class _Run:
         return TrainResult(before, after, picture, self.folder, self.progress.update)
 
     def _is_over(self) -> bool:
+        return self.progress.update >= self.recipe.training.updates or self._budget() <= 0
+
+    def _budget(self) -> float:
+        """Seconds that updates may still take."""
         limit = self.recipe.training.max_seconds
-        out_of_time = limit is not None and self.progress.seconds >= limit
-        return self.progress.update >= self.recipe.training.updates or out_of_time
+        return math.inf if limit is None else limit - self.progress.seconds
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.progress.update > 0 and self.progress.update % every == 0
@@ -123,7 +127,7 @@ class _Run:
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]
         self._row("update", metrics)
-        self.screen.update(self.progress.update, metrics)
+        self.screen.update(self.progress.update, metrics, self._budget())
 
     def _row(self, kind: str, values: Mapping[str, str | float]) -> None:
         self.log.write({"kind": kind, "update": self.progress.update, **values})
