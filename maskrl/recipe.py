@@ -114,8 +114,8 @@ def _section(value: Any, info: ValidationInfo) -> Chosen[Any]:
 
 def _source(value: str, info: ValidationInfo) -> str:
     """Accept a file that exists, or the name of an installed prompt set."""
-    path = resolve_path(value, _base(info))
-    if not Path(path).exists() and not registry.is_local(value):
+    path = resolve_path(value, _base(info))  # absolute if it is a file beside the recipe
+    if not (Path(path).is_absolute() and Path(path).exists()) and not registry.is_local(value):
         try:
             registry.find("prompts", value)
         except RecipeError as error:
@@ -273,20 +273,6 @@ def locate_recipe(path_or_name: str | Path) -> Path:
     hint = registry.nearest(path.stem, shipped)
     raise RecipeError(
         f"there is no recipe {str(path_or_name)!r}{hint} (shipped: {', '.join(shipped) or 'none'})"
-    )
-
-
-def share(total: int, processes: int, name: str) -> int:
-    """Divide a global batch size over the processes.
-
-    Raises:
-        RecipeError: it does not divide; the message names the nearest size that does.
-    """
-    if total % processes == 0:
-        return total // processes
-    nearest = max(1, round(total / processes)) * processes
-    raise RecipeError(
-        f"{name}: {total} does not divide over {processes} processes; the nearest that does is {nearest}"
     )
 
 

@@ -1,6 +1,7 @@
 """Train the tiny MAGVIT-v2 of the shapes world, step 1 of 3; see maskrl/shapes/weights/CARD.md.
 
-python scripts/shapes_tokenizer.py --out work/magvit --steps 1500
+python scripts/shapes_tokenizer.py --out work/encoder --steps 2800
+python scripts/shapes_tokenizer.py --decoder-of work/encoder --out work/magvit --steps 2000
 Resumes from the folder's checkpoint when there is one.
 """
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument(
         "--pool", type=int, default=8000, help="pictures painted once and drawn from again and again"
     )
+    parser.add_argument("--decoder-of", type=Path, help="start from this folder's weights and train its decoder only")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -76,8 +78,12 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     pool = random_images(args.pool, rng)
     model = Magvit(CONFIG).to(memory_format=torch.channels_last)
+    if args.decoder_of:  # the codes stay what they are, so that a network trained on them stays right
+        model.load_state_dict(load_file(args.decoder_of / "model.safetensors"))
+        model.encoder.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+        trained, lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
     )
     start, state = 0, args.out / "state.pt"
     if state.exists():
@@ -100,7 +106,7 @@ def main() -> None:
         loss, metrics = losses(model, images)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         if step % 50 == 0 or step == args.steps - 1:
             numbers = " ".join(f"{k} {v:.4f}" for k, v in metrics.items())

@@ -5,11 +5,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrl.errors import PluginError, RecipeError, UnknownComponent
-from maskrl.recipe import TrackingConfig, TrainingConfig, build, read_recipe, share, shipped_recipes
+from maskrl.recipe import TrackingConfig, TrainingConfig, build, read_recipe, shipped_recipes
 
 TOY = Path(__file__).with_name("toy_run.py")
 
@@ -41,6 +41,7 @@ def test_a_written_recipe_shows_every_default(toy_recipe):
 _characters = st.characters(exclude_categories=["Cs"])
 
 
+@settings(max_examples=50)
 @given(
     texts=st.lists(st.text(_characters)),
     rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
@@ -193,14 +194,12 @@ def test_a_file_that_is_no_recipe_says_why(tmp_path, content, complaint):
         read_recipe(path)
 
 
-@given(total=st.integers(1, 500), processes=st.integers(1, 64))
-def test_a_share_divides_or_names_the_nearest_that_does(total, processes):
-    if total % processes == 0:
-        assert share(total, processes, "prompts_per_update") * processes == total
-        return
-    with pytest.raises(RecipeError, match=r"prompts_per_update: \d+ does not divide") as error:
-        share(total, processes, "prompts_per_update")
-    nearest = int(str(error.value).rsplit(" ", 1)[1])
-    divisible = [k * processes for k in range(1, 502)]
-    assert nearest in divisible
-    assert abs(nearest - total) == min(abs(d - total) for d in divisible)
+def test_a_prompt_file_is_looked_for_beside_the_recipe_only(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "stray.txt").write_text("a cat\n")
+    monkeypatch.chdir(elsewhere)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text((shipped_recipes()["shapes_clip"]).read_text())
+    with pytest.raises(RecipeError, match=r"there is no file 'stray\.txt' beside the recipe"):
+        read_recipe(recipe, ["prompts.train=stray.txt"])

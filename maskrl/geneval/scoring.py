@@ -130,9 +130,9 @@ def _find_fault(
     if len(found) < count:
         return f"expected {name}>={count}, found {len(found)}"
     fault = ""
-    if "color" in clause:
+    if clause.get("color") is not None:
         fault = _color_fault([color(image, detection, name) for detection in found], clause)
-    if "position" in clause and not fault:
+    if clause.get("position") is not None and not fault:
         fault = _position_fault(found, clause, groups)
     return fault
 
