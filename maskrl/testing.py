@@ -300,9 +300,9 @@ def _check_decode(component: MaskedGenerator, prompts: Sequence[Prompt]) -> None
     tokens = _canvas(component, len(prompts))[0] % spec.num_codes
     images = component.decode(tokens, condition)
     _require_floats(component, "decode", images, (len(prompts), 3, *spec.image_size), None)
+    _require(component, not images.requires_grad, "decode returned a tensor with a gradient")
     low, high = float(images.min()), float(images.max())
     _require(component, low >= 0 and high <= 1, f"decode returned pixels in [{low}, {high}], not in [0, 1]")
-    _require(component, not images.requires_grad, "decode returned a tensor with a gradient")
 
 
 def _check_save(component: MaskedGenerator, prompts: Sequence[Prompt]) -> None:
