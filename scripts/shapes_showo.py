@@ -39,6 +39,7 @@ PHI = PhiConfig(
     partial_rotary_factor=0.5,
     hidden_act="gelu_new",
     max_position_embeddings=128,
+    initializer_range=0.06,
 )
 SAMPLER = {"num_steps": 8, "schedule": "cosine", "temperature_rule": "compound", "tau_init": 1.0}
 
