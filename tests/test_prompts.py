@@ -30,6 +30,13 @@ def test_the_column_names_the_text(tmp_path):
     assert load_prompts("p.jsonl", "caption", tmp_path) == [Prompt("a cat", {"text": 3})]
 
 
+def test_genevals_own_file_needs_no_column(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"tag": "colors", "prompt": "a red cat"}')
+    assert load_prompts("p.jsonl", base=tmp_path) == [Prompt("a red cat", {"tag": "colors"})]
+    with pytest.raises(RecipeError, match="no text under 'text'$"):
+        load_prompts("p.jsonl", "text", tmp_path)
+
+
 def test_a_prompt_set_is_known_by_name(tmp_path):
     assert load_prompts("shapes_geneval", base=tmp_path)[0].metadata["tag"] == "single_object"
 
@@ -53,10 +60,10 @@ def test_a_prompt_set_may_be_a_class_in_a_file(tmp_path):
         ("p.txt", b"a cat\na \xe9t\xe9\n", r"p\.txt:2: is not UTF-8"),
         ("p.txt", "a cat".encode("utf-16"), r"p\.txt:1: is not UTF-8"),
         ("p.jsonl", b'{"text": "a"}\n{"text"', r"p\.jsonl:2: is no JSON"),
-        ("p.jsonl", b'{"txt": "a"}', r"p\.jsonl:1: has no text under 'text'"),
+        ("p.jsonl", b'{"txt": "a"}', r"p\.jsonl:1: has no text under 'text' or 'prompt'"),
         ("p.jsonl", b'{"text": " "}', r"p\.jsonl:1: has no text under 'text'"),
-        ("p.jsonl", b'{"text": 3}', r"p\.jsonl:1: has no text under 'text'"),
-        ("p.jsonl", b"[1]", r"p\.jsonl:1: has no text under 'text'"),
+        ("p.jsonl", b'{"text": 3, "prompt": "a"}', r"p\.jsonl:1: has no text under 'text'"),
+        ("p.jsonl", b"[1]", r"p\.jsonl:1: is no JSON object"),
     ],
 )
 def test_a_useless_file_says_why(tmp_path, name, content, complaint):

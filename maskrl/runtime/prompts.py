@@ -14,13 +14,14 @@ from maskrl.recipe import build
 from maskrl.types import Prompt
 
 
-def load_prompts(source: str, column: str = "text", base: Path | None = None) -> list[Prompt]:
+def load_prompts(source: str, column: str | None = None, base: Path | None = None) -> list[Prompt]:
     """Read every prompt of a source, in order.
 
     Args:
         source: a text file of one prompt a line; a ``.jsonl`` file of one object a line; the name of an
             installed prompt set, or ``my_file.py:MyPrompts``.
-        column: the key of the text in a JSONL file; the other keys are metadata.
+        column: the key of the text in a JSONL file; the other keys are metadata. Without it ``text``, or ``prompt``
+            as in GenEval's own file.
         base: the folder that a relative path starts from; the current one if not given.
 
     Raises:
@@ -46,7 +47,7 @@ def _looks_like_a_file(source: str) -> bool:
     return Path(source).suffix in (".txt", ".jsonl") or source.startswith((".", "/", "~"))
 
 
-def _read_file(path: Path, column: str) -> Iterator[Prompt]:
+def _read_file(path: Path, column: str | None) -> Iterator[Prompt]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if line.strip():
             is_json = path.suffix == ".jsonl"
@@ -63,12 +64,16 @@ def _read_text(path: Path) -> str:
         raise RecipeError(f"{path}:{line}: is not UTF-8; save the file as UTF-8") from error
 
 
-def _from_json(line: str, column: str, where: str) -> Prompt:
+def _from_json(line: str, column: str | None, where: str) -> Prompt:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise RecipeError(f"{where}: is no JSON: {error.msg}") from error
-    text = record.pop(column, None) if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        raise RecipeError(f"{where}: is no JSON object")
+    key = column or ("text" if "text" in record else "prompt")
+    text = record.pop(key, None)
     if not isinstance(text, str) or not text.strip():
-        raise RecipeError(f"{where}: has no text under {column!r}; name its key as 'column' in [prompts]")
+        wanted = repr(column) if column else "'text' or 'prompt'"
+        raise RecipeError(f"{where}: has no text under {wanted}")
     return Prompt(text.strip(), record)
