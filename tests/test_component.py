@@ -36,6 +36,6 @@ def test_settings_refuse_unknown_keys_and_changes():
         size: int = 3
 
     with pytest.raises(ValidationError, match="Extra inputs"):
-        Config.model_validate({"sise": 4})
+        Config.model_validate({"sizes": 4})
     with pytest.raises(ValidationError, match="frozen"):
         Config().size = 4

@@ -33,7 +33,7 @@ def test_the_column_names_the_text(tmp_path):
 def test_genevals_own_file_needs_no_column(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"tag": "colors", "prompt": "a red cat"}')
     assert load_prompts("p.jsonl", base=tmp_path) == [Prompt("a red cat", {"tag": "colors"})]
-    with pytest.raises(RecipeError, match="no text under 'text'$"):
+    with pytest.raises(RecipeError, match=r"no text under 'text'$"):
         load_prompts("p.jsonl", "text", tmp_path)
 
 
