@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskrl.grpo.confidence import border
 from maskrl.grpo.rollout import unmask
 from maskrl.transitions.ar import Ar
 from maskrl.transitions.p_theta1 import LOG_FLOOR, PTheta1
@@ -202,6 +203,14 @@ def test_the_last_transition_is_the_same_for_all():
     values = [name.log_prob(logits, last) for name in (AR, P1, P2)]
     assert torch.equal(values[0], values[1])
     assert torch.equal(values[0], values[2])
+
+
+def test_the_border_is_the_last_revealed_position_that_attains_the_minimum():
+    logp = torch.tensor([[-1.0, -1.0, -0.9, -1.0], [-1.0, -1.0, -1.0, -2.0]])
+    revealed = torch.tensor([[True, False, True, False], [True, False, True, False]])
+    threshold, behind = border(logp, revealed)
+    assert threshold.tolist() == [-1.0, -1.0]
+    assert behind.tolist() == [[False, True, True, True], [False, False, False, True]]
 
 
 def test_floored_positions_are_dropped():

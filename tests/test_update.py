@@ -117,14 +117,14 @@ def test_gradient_against_finite_differences_of_the_whole_loss(transition):
 # several optimizer steps per batch
 
 
-@pytest.mark.parametrize("transition", TRANSITIONS)
-def test_second_ratio_is_that_of_the_two_saved_weights_and_clipped_terms_have_no_gradient(transition):
-    parts = toy_parts(transition=transition, config={"num_updates": 2})
+@pytest.mark.parametrize(("transition", "num_updates"), [*((t, 2) for t in TRANSITIONS), (TRANSITIONS[1], 3)])
+def test_last_ratio_is_that_of_the_saved_weights_and_clipped_terms_have_no_gradient(transition, num_updates):
+    parts = toy_parts(transition=transition, config={"num_updates": num_updates})
     start = copy.deepcopy(parts.generator)
     batch = collect(parts, PROMPTS, 0)
     between = copy.deepcopy(start)
-    one = parts.config.model_copy(update={"num_updates": 1})
-    learn(replace(parts, generator=between, config=one, optimizer=adamw(between)), batch)
+    fewer = parts.config.model_copy(update={"num_updates": num_updates - 1})
+    learn(replace(parts, generator=between, config=fewer, optimizer=adamw(between)), batch)
     metrics = learn(replace(parts, optimizer=adamw(parts.generator)), batch)
 
     old = logps(parts, batch, start).detach()
@@ -264,13 +264,15 @@ def test_splitting_the_prompts_changes_neither_samples_nor_gradients(size, advan
             assert b.metrics[name] == pytest.approx(batch.metrics[name])
 
 
-def test_processes_keep_step_when_one_keeps_nothing_and_resample_together():
+@pytest.mark.parametrize("kl_coef", [0.0, 0.5])
+def test_processes_keep_step_when_one_keeps_nothing_and_resample_together(kl_coef):
+    shared = {"reference": toy(seed=1), "config": {"kl_coef": kl_coef}}
     rounds = [[True, False, False, False], [True, False, False], [False, False]]
-    parts = toy_parts(filter=Scripted(*rounds))
+    parts = toy_parts(filter=Scripted(*rounds), **copy.deepcopy(shared))
     batch = collect(parts, PROMPTS, 2)
     learn(parts, batch)
     assert batch.keep.tolist() == [True, True, False, False]
-    seats = split(PROMPTS, 2, filter=Scripted(*rounds))
+    seats = split(PROMPTS, 2, filter=Scripted(*rounds), **shared)
     assert [b.keep.tolist() for _, b, _ in seats] == [[True, True], [False, False]]
     assert torch.equal(batch.trajectory.tokens, torch.cat([b.trajectory.tokens for _, b, _ in seats]))
     for p, _, _ in seats:

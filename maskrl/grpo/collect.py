@@ -69,16 +69,10 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
         adv=adv_SG[local],
         steps=steps,
         weights=weights,
-        metrics={
-            "reward_mean": float(rewards_SG.mean()),
-            "reward_std": float(rewards_SG.std(dim=1, correction=0).mean()),
-            "kept_fraction": float(keep_S.double().mean()),
-            "resample_rate": 1 - len(keep_S) / num_drawn,
-            **parts.filter.metrics(),
-            **_rollout_metrics(parts, trajectory),
-            "seconds_rollout": painter.seconds_rollout,
-            "seconds_reward": painter.seconds_reward,
-        },
+        metrics=_reward_metrics(rewards_SG, keep_S, num_drawn)
+        | parts.filter.metrics()
+        | _rollout_metrics(parts, trajectory)
+        | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
     )
 
 
@@ -152,6 +146,16 @@ class _Painter:
                 f" for an image of {prompts[wrong].text!r}; rewards must be finite"
             )
         return rewards_B.to(images.device)
+
+
+def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, float]:
+    """Mean, mean std within a group, and the fates of groups, over all processes; of the groups drawn last."""
+    return {
+        "reward_mean": float(rewards.mean()),
+        "reward_std": float(rewards.std(dim=1, correction=0).mean()),
+        "kept_fraction": float(keep.double().mean()),
+        "resample_rate": 1 - len(keep) / num_drawn,
+    }
 
 
 def _rollout_metrics(parts: Parts, trajectory: Trajectory) -> dict[str, float]:

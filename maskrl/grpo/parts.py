@@ -56,7 +56,7 @@ class SingleProcess:
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate the gradient."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
 
 class Scheduler(Protocol):
