@@ -102,7 +102,7 @@ def test_a_malformed_override_is_quoted(toy_recipe, override):
         ("grpo.group_size=six", "grpo.group_size: input should be a valid integer"),
         ("grpo.grup_size=4", "grpo.grup_size: unknown key; did you mean 'group_size'?"),
         ("trainingg.updates=4", "trainingg: unknown key; did you mean 'training'?"),
-        ("generator.checkpoin=x", "generator.checkpoin: unknown key; did you mean 'checkpoint'?"),
+        ("generator.checkpt=x", "generator.checkpt: unknown key; did you mean 'checkpoint'?"),
         ("generator.double=17", "generator.double: input should be a valid boolean"),
         ("training.updates=", "training.updates: is missing"),
         ("reward.name=", "reward.name: say which reward"),
