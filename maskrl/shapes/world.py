@@ -30,10 +30,8 @@ RELATIONS = ("left of", "right of", "above", "below")
 PLACES = {"at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0), "on the right": (1, 0)}
 
 _SUPERSAMPLING = 4
-_GAP = 2.5  # pixels of white between two objects, so that they are two to a detector
-_RADII = {1: (8.0, 11.0), 2: (7.0, 9.0)}  # by number of objects, half the side of the bounding square
-_CROWDED = (6.5,)
-_GRID = 4  # pixels; centres lie on it, which leaves a small image tokenizer fewer patches to know
+RADIUS = 7.0  # pixels, half the side of a thing's bounding square
+GRID = 8  # pixels: one token of the image tokenizer; centres lie on the corners, so a thing fills 2 x 2 tokens
 
 
 @dataclass(frozen=True)
@@ -129,26 +127,22 @@ def lay_out(
     relation: str | None = None,
     place: str | None = None,
 ) -> Scene:
-    """Place (shape, color) objects at random without touching.
+    """Place (shape, color) objects at random, two grid lines or more apart, so that they do not touch.
 
     With ``relation``, thing 0 stands in that relation to thing 1, by GenEval's own predicate; with ``place``, thing 0
     stands in that third of the picture.
     """
-    radii = _RADII.get(len(kinds), _CROWDED)
     while True:
-        things: list[Thing] = []
-        for shape, color in kinds:
-            thing = _free_spot(shape, color, things, radii[rng.integers(len(radii))], rng)
-            if thing is None:
-                break
-            things.append(thing)
-        if len(things) < len(kinds):
-            continue
+        corners = _corners(len(kinds), rng)
+        things = tuple(
+            Thing(shape, color, float(GRID * x), float(GRID * y), RADIUS)
+            for (shape, color), (x, y) in zip(kinds, corners, strict=True)
+        )
         if relation is not None and relation_between(things[0], things[1]) != {relation}:
             continue
         if place is not None and not _is_at(things[0], place):
             continue
-        return tuple(things)
+        return things
 
 
 def relation_between(subject: Thing, reference: Thing) -> set[str]:
@@ -156,18 +150,16 @@ def relation_between(subject: Thing, reference: Thing) -> set[str]:
     return set(relative_position(subject.box, reference.box))
 
 
-def _free_spot(
-    shape: str, color: str, others: Sequence[Thing], radius: float, rng: np.random.Generator
-) -> Thing | None:
-    first = math.ceil((radius + 1) / _GRID)
-    for _ in range(20):
-        x, y = _GRID * rng.integers(first, IMAGE_SIZE // _GRID - first + 1, size=2)
-        if all(max(abs(x - o.x), abs(y - o.y)) >= radius + o.radius + _GAP for o in others):
-            return Thing(shape, color, float(x), float(y), radius)
-    return None
+def _corners(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw grid corners inside the picture, Long [count, 2], every two at least 2 apart along an axis."""
+    while True:
+        drawn = rng.integers(1, IMAGE_SIZE // GRID, size=(count, 2))
+        apart = np.abs(drawn[:, None] - drawn[None, :]).max(axis=2)
+        if (apart[np.triu_indices(count, 1)] >= 2).all():
+            return drawn
 
 
 def _is_at(thing: Thing, place: str) -> bool:
     dx, dy = PLACES[place]
     along = dx * (thing.x - IMAGE_SIZE / 2) + dy * (thing.y - IMAGE_SIZE / 2)
-    return along > IMAGE_SIZE / 8
+    return along >= GRID
