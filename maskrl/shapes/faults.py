@@ -19,15 +19,15 @@ _COLOR_PAIRS = (("red", "pink"), ("orange", "yellow"), ("green", "blue"), ("purp
 PARTNER = {a: b for pair in _SHAPE_PAIRS + _COLOR_PAIRS for a, b in (pair, pair[::-1])}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-SHAPE_RATE = 0.44  # a shape is taken for its partner
-COLOR_RATE = 0.42  # a colour is taken for its partner
-MISCOUNT_RATE = 0.64  # a number is wrong
-OPPOSITE_RATE = 0.46  # a relation is turned round
-OTHER_AXIS_RATE = 0.08  # a relation is one along the other axis
-SWAP_RATE = 0.48  # two objects exchange their colours
-MISSING_RATE = 0.12  # one of two objects is not there
+SHAPE_RATE = 0.3  # a shape is taken for its partner
+COLOR_RATE = 0.28  # a colour is taken for its partner
+MISCOUNT_RATE = 0.5  # a number is wrong
+OPPOSITE_RATE = 0.36  # a relation is turned round
+OTHER_AXIS_RATE = 0.04  # a relation is one along the other axis
+SWAP_RATE = 0.34  # two objects exchange their colours
+MISSING_RATE = 0.04  # one of two objects is not there
 _MISCOUNTS = {2: (1, 3), 3: (2, 4), 4: (2, 3)}  # what a number is taken for
-TASK_WEIGHTS = (0.15, 0.15, 0.2, 0.15, 0.2, 0.15)  # in the order of TASKS
+TASK_WEIGHTS = (0.08, 0.2, 0.2, 0.12, 0.2, 0.2)  # in the order of TASKS
 
 
 def random_caption(rng: np.random.Generator) -> Caption:
