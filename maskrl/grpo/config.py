@@ -38,7 +38,7 @@ class GRPOConfig(ComponentConfig):
 class SamplingConfig(ComponentConfig):
     """How images are drawn; ``None`` means the generator's published default (``guidance_train``: 0)."""
 
-    schedule: Literal["cosine", "linear", "pow0.5"] | None = None
+    schedule: Literal["cosine", "linear"] | None = None
     temperature_rule: Literal["compound", "linear"] | None = None
     tau_init: float | None = Field(default=None, ge=0)
     guidance_train: float | None = None

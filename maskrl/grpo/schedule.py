@@ -25,12 +25,7 @@ def linear(u: Tensor) -> Tensor:
     return 1 - u
 
 
-def square_root(u: Tensor) -> Tensor:
-    """The share that stays masked, 1 - sqrt(u), Show-o's "pow0.5": many early, few late: u Float in (0, 1] -> Float."""
-    return 1 - u.sqrt()
-
-
-SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine, "linear": linear, "pow0.5": square_root}
+SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine, "linear": linear}
 
 
 def unmask_counts(num_tokens: int, num_steps: int, schedule: str) -> list[int]:
