@@ -19,9 +19,12 @@ def package(source: Path, name: str, dtype: torch.dtype) -> None:
     target = WEIGHTS / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*NOT_PACKAGED))
+    for path in target.rglob("tokenizer_config.json"):  # the name that transformers 4 and 5 both know
+        path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
     for path in target.glob("*.safetensors"):
         tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(0o644)
         print(f"{path.relative_to(WEIGHTS)}: {path.stat().st_size / 1e6:.2f} MB")
 
 
