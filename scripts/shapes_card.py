@@ -59,9 +59,10 @@ def main() -> None:
     parser.add_argument("--showo", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--clip", type=Path)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[0.0, 1.0, 2.0, 3.0, 5.0, 8.0])
+    parser.add_argument("--guidance", type=float, nargs="*", default=[0.0, 1.0, 2.0, 3.0, 5.0, 8.0])
     parser.add_argument("--judge-at", type=float, nargs="*", default=[])
     parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--judge-images", type=int, default=16, help="pictures per prompt for the ranking")
     args = parser.parse_args()
     generator = Showo(Showo.Config(checkpoint=str(args.showo), tokenizer=str(args.tokenizer)))
     sampling = resolve(SamplingConfig(), generator.spec)
@@ -84,7 +85,7 @@ def main() -> None:
         )
     for guidance in args.judge_at:
         clip = Clip(Clip.Config(model=str(args.clip)))
-        for task, numbers in ranking(generator, clip, sampling, guidance, 16).items():
+        for task, numbers in ranking(generator, clip, sampling, guidance, args.judge_images).items():
             print(
                 f"guidance {guidance} {task}: {json.dumps({k: round(v, 3) for k, v in numbers.items()})}",
                 flush=True,
