@@ -70,7 +70,9 @@ def main() -> None:
     parser.add_argument(
         "--pool", type=int, default=8000, help="pictures painted once and drawn from again and again"
     )
-    parser.add_argument("--decoder-of", type=Path, help="start from this folder's weights and train its decoder only")
+    parser.add_argument(
+        "--decoder-of", type=Path, help="start from this folder's weights and train its decoder only"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -82,9 +84,7 @@ def main() -> None:
         model.load_state_dict(load_file(args.decoder_of / "model.safetensors"))
         model.encoder.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
-    )
+    optimizer = torch.optim.AdamW(trained, lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     start, state = 0, args.out / "state.pt"
     if state.exists():
         saved = torch.load(state, weights_only=True)

@@ -10,7 +10,12 @@ from maskrl.training.loop import train
 
 @pytest.mark.slow
 def test_a_few_updates_raise_the_reward(tmp_path):
-    overrides = ["training.updates=16", "eval.prompts=", "tracking.tensorboard=false", "tracking.samples_every=1000"]
+    overrides = [
+        "training.updates=16",
+        "eval.prompts=",
+        "tracking.tensorboard=false",
+        "tracking.samples_every=1000",
+    ]
     train(read_recipe("shapes_clip", overrides), tmp_path / "run", resume=False, display=False)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rewards = [row["reward_mean"] for row in rows if row["kind"] == "update"]

@@ -8,8 +8,8 @@ import torch
 
 from maskrl.component import ComponentConfig, open_path
 from maskrl.evals.geneval import judge_image
-from maskrl.geneval.scoring import select
 from maskrl.generators.showo.generator import Showo
+from maskrl.geneval.scoring import select
 from maskrl.grpo.config import SamplingConfig, resolve
 from maskrl.grpo.rollout import rollout
 from maskrl.rewards.clip import Clip

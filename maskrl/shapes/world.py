@@ -31,7 +31,7 @@ PLACES = {"at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0)
 
 _SUPERSAMPLING = 4
 RADIUS = 7.0  # pixels, half the side of a thing's bounding square
-GRID = 8  # pixels: one token of the image tokenizer; centres lie on the corners, so a thing fills 2 x 2 tokens
+GRID = 8  # pixels, one token: centres lie on the corners, so a thing fills 2 x 2 tokens
 
 
 @dataclass(frozen=True)

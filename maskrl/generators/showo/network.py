@@ -41,7 +41,7 @@ def phi_config(published: PhiConfig, vocabulary: Vocabulary) -> PhiConfig:
     """Return Phi's config with what Show-o changes: the vocabulary, layer norm on queries and keys, no cache."""
     values = published.to_dict()
     values |= {"vocab_size": vocabulary.size, "qk_layernorm": True, "use_cache": False}
-    if values["hidden_act"] == "gelu_new":  # the same function, fused: a third of the tiny model's time otherwise
+    if values["hidden_act"] == "gelu_new":  # the same function, fused; a third of the tiny model's time
         values["hidden_act"] = "gelu_pytorch_tanh"
     values |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attention_dropout": 0.0}
     config = PhiConfig(**values)
