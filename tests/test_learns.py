@@ -11,7 +11,7 @@ from maskrl.training.loop import train
 @pytest.mark.slow
 def test_a_few_updates_raise_the_reward(tmp_path):
     overrides = [
-        "training.updates=16",
+        "training.updates=6",
         "eval.prompts=",
         "tracking.tensorboard=false",
         "tracking.samples_every=1000",
@@ -19,8 +19,8 @@ def test_a_few_updates_raise_the_reward(tmp_path):
     train(read_recipe("shapes_clip", overrides), tmp_path / "run", resume=False, display=False)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rewards = [row["reward_mean"] for row in rows if row["kind"] == "update"]
-    assert len(rewards) == 16
-    assert sum(rewards[-4:]) / 4 > sum(rewards[:4]) / 4 + 1
+    assert len(rewards) == 6
+    assert sum(rewards[-2:]) / 2 > rewards[0] + 10
 
 
 def test_the_reward_of_the_shipped_recipe_is_not_its_judge():
