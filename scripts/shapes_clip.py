@@ -20,11 +20,11 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from shapes_common import PREFIXES, clip_tokenizer, pictures
 from torch import Tensor
 
-from maskrl.generators.showo.magvit import Magvit, MagvitConfig
+from maskrl.generators.showo.checkpoint import load_magvit
 from maskrl.shapes.captions import Caption
 from maskrl.shapes.faults import near_miss, random_caption
 from maskrl.shapes.world import COLORS, IMAGE_SIZE, SHAPES, Scene
@@ -112,8 +112,7 @@ def main() -> None:
     write_config(args.out)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    magvit = Magvit(MagvitConfig(**json.loads((args.tokenizer / "config.json").read_text()))).eval()
-    magvit.load_state_dict(load_file(args.tokenizer / "model.safetensors"))
+    magvit = load_magvit(args.tokenizer).eval()
     config = model_config()["model_cfg"]
     assert isinstance(config, dict)
     text_config = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}

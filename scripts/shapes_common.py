@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -66,8 +65,3 @@ def pictures(scenes: Sequence[Scene]) -> Tensor:
     """Paint scenes: Float [B, 3, 48, 48] in [0, 1]."""
     painted = np.stack([paint(scene) for scene in scenes])
     return torch.from_numpy(painted).permute(0, 3, 1, 2).float() / 255
-
-
-def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the tokenizer's files into a folder."""
-    tokenizer.save_pretrained(folder)

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from shapes_common import PREFIXES, pictures, showo_tokenizer
 from torch import Tensor, nn
 from transformers import PhiConfig
 
-from maskrl.generators.showo.magvit import Magvit, MagvitConfig
+from maskrl.generators.showo.checkpoint import load_magvit
+from maskrl.generators.showo.magvit import Magvit
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import UniversalPrompting, Vocabulary, omni_attention
 from maskrl.shapes.captions import Caption
@@ -110,8 +111,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    magvit = Magvit(MagvitConfig(**json.loads((args.tokenizer / "config.json").read_text()))).eval()
-    magvit.load_state_dict(load_file(args.tokenizer / "model.safetensors"))
+    magvit = load_magvit(args.tokenizer).eval()
     tokenizer = showo_tokenizer()
     vocabulary = Vocabulary(len(tokenizer), magvit.config.num_codes)
     write_config(args.out, vocabulary, args.guidance)
