@@ -44,6 +44,13 @@ class MaskedGenerator(Component):
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """Prepare B prompts, once per unique prompt: tokens or text memory, the null branch, what ``decode`` needs."""
 
+    def prefill(self, condition: Condition) -> Condition:
+        """Compute once what depends on the prompts and the weights alone, for a rollout; by default nothing.
+
+        No gradient. The result is good as long as no weight changes, and asking again costs nothing.
+        """
+        return condition
+
     @abstractmethod
     def logits(
         self,

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from maskrl.generators.showo.prompting import UniversalPrompting
 from maskrl.shapes.captions import EVALUATION_PREFIX, NUMBERS, TRAINING_PREFIXES, Clause
 from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES, Scene, paint
 
@@ -59,6 +61,28 @@ def clip_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = word_tokenizer(("<pad>", "<unk>", "<s>"), ("</s>",), framed=True)
     tokenizer.add_special_tokens({"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"})
     return tokenizer
+
+
+def padded(prompting: UniversalPrompting, texts: Sequence[str]) -> Tensor:
+    """Return prefixes as the published code lays them out: Long [B, length], padded on the left."""
+    pad = prompting.vocabulary.special("[PAD]")
+    ids = [prompting.ids(text) for text in texts]
+    return torch.stack([F.pad(row, (prompting.length - len(row), 0), value=pad) for row in ids])
+
+
+def omni_attention(prefix_is_text: Tensor, image_length: int) -> Tensor:
+    """Build the additive mask: text is causal, the image part sees all text and all of itself; nobody sees padding.
+
+    Bool [B, L], False at the padding, and N + 2 -> Float [B, 1, L + N + 2, L + N + 2]. Rows of padding attend to
+    themselves and the padding before them, so that no row is empty.
+    """
+    batch, text_length = prefix_is_text.shape
+    length = text_length + image_length
+    visible = torch.cat([prefix_is_text, prefix_is_text.new_ones(batch, image_length)], dim=1)
+    is_image = torch.arange(length) >= text_length
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    allowed = (visible[:, :, None] == visible[:, None, :]) & (causal | is_image[:, None])
+    return torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
 
 
 def pictures(scenes: Sequence[Scene]) -> Tensor:

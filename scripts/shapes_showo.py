@@ -18,14 +18,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from shapes_common import PREFIXES, pictures, showo_tokenizer
+from shapes_common import PREFIXES, omni_attention, padded, pictures, showo_tokenizer
 from torch import Tensor, nn
 from transformers import PhiConfig
 
 from maskrl.generators.showo.checkpoint import load_magvit
 from maskrl.generators.showo.magvit import Magvit
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
-from maskrl.generators.showo.prompting import UniversalPrompting, Vocabulary, omni_attention
+from maskrl.generators.showo.prompting import UniversalPrompting, Vocabulary
 from maskrl.shapes.captions import Caption
 from maskrl.shapes.faults import misread, random_caption
 from maskrl.shapes.world import COLORS
@@ -72,7 +72,8 @@ def masked_loss(
     ids = torch.cat(
         [prefix, edge * vocabulary.special("<|soi|>"), image, edge * vocabulary.special("<|eoi|>")], dim=1
     )
-    hidden = network.hidden(ids, omni_attention(prefix != pad, tokens + 2, torch.float32))
+    attention = omni_attention(prefix != pad, tokens + 2)  # one pass: here every row has a text of its own
+    hidden = network.showo.model(input_ids=ids, attention_mask=attention).last_hidden_state
     logits = network.code_logits(hidden[:, -tokens - 1 : -1][masked])
     return F.cross_entropy(logits, codes[masked])
 
@@ -147,7 +148,9 @@ def main() -> None:
             "" if drop else captions[row].text(str(rng.choice(PREFIXES)))
             for row, drop in zip(rows, dropped, strict=True)
         ]
-        loss = masked_loss(network, prompting.prefix(texts), codes[torch.from_numpy(rows)].long(), pad, noise)
+        loss = masked_loss(
+            network, padded(prompting, texts), codes[torch.from_numpy(rows)].long(), pad, noise
+        )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

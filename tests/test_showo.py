@@ -13,7 +13,7 @@ from maskrl.errors import RecipeError
 from maskrl.generators.showo.generator import Showo
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
-from maskrl.generators.showo.prompting import SPECIAL_TOKENS, UniversalPrompting, Vocabulary, omni_attention
+from maskrl.generators.showo.prompting import SPECIAL_TOKENS, UniversalPrompting, Vocabulary
 from maskrl.types import Prompt, StepIndex
 
 PUBLISHED = Vocabulary(text_size=50295, num_codes=8192)
@@ -99,46 +99,114 @@ def test_parameters_are_the_published_ones():
     assert len(magvit.state_dict()) == 382
 
 
-def test_text_is_padded_on_the_left_and_cut_on_the_right():
+def test_text_is_cut_on_the_right_and_ends_where_the_image_begins():
     prompting = UniversalPrompting(Words(), TINY, max_text_length=5)
-    pad, t2i = TINY.special("[PAD]"), TINY.special("<|t2i|>")
-    assert prompting.prefix(["ab", "", "abcd"]).tolist() == [
-        [pad, t2i, 0, 2, 3, 0],
-        [pad, pad, pad, t2i, 0, 0],
+    t2i = TINY.special("<|t2i|>")
+    assert [prompting.ids(text).tolist() for text in ("ab", "", "abcd")] == [
+        [t2i, 0, 2, 3, 0],
+        [t2i, 0, 0],
         [t2i, 0, 2, 3, 4, 0],
     ]
     assert [prompting.is_cut(text) for text in ("abc", "abcd")] == [False, True]
+    assert prompting.length == 6
 
 
 @pytest.mark.parametrize(("num_tokens", "length"), [(256, 387), (1024, 1155)])
-def test_a_row_has_the_published_length(num_tokens, length):
-    prefix = UniversalPrompting(Words(), PUBLISHED, max_text_length=128).prefix(["abc"])
-    assert prefix.shape[1] + num_tokens + 2 == length
+def test_a_padded_row_would_have_the_published_length(num_tokens, length):
+    assert UniversalPrompting(Words(), PUBLISHED, max_text_length=128).length + num_tokens + 2 == length
 
 
-def test_who_attends_to_whom():
-    is_text = torch.tensor([[False, True, True]])
-    allowed = omni_attention(is_text, image_length=2, dtype=torch.float32)[0, 0] == 0
-    assert allowed.int().tolist() == [
-        [1, 0, 0, 0, 0],  # padding: itself
-        [0, 1, 0, 0, 0],  # text: causal, blind to padding and to the image
-        [0, 1, 1, 0, 0],
-        [0, 1, 1, 1, 1],  # image: all text, all of itself
-        [0, 1, 1, 1, 1],
-    ]
+def padded_logits(generator, texts, tokens):
+    """Compute what the published code does: whole rows, padded on the left, one mask, by transformers' own Phi."""
+    network, prompting = generator.module, generator._prompting
+    special, num_tokens = TINY.special, tokens.shape[1]
+    rows, lengths = [], []
+    for text, image in zip(texts, tokens.tolist(), strict=True):
+        ids = prompting.ids(text).tolist()
+        lengths.append(len(ids))
+        codes = [code + TINY.code_offset for code in image]
+        pads = [special("[PAD]")] * (prompting.length - len(ids))
+        rows.append([*pads, *ids, special("<|soi|>"), *codes, special("<|eoi|>")])
+    length = len(rows[0])
+    allowed = torch.zeros(len(rows), length, length, dtype=torch.bool)
+    for b, text_length in enumerate(lengths):
+        pads = prompting.length - text_length
+        for i in range(length):
+            last = (
+                length if i >= prompting.length else i + 1
+            )  # the image sees all of itself, text what precedes it
+            allowed[b, i, (0 if i < pads else pads) : last] = True
+    mask = torch.zeros(allowed.shape, dtype=network.head.weight.dtype).masked_fill(~allowed, -1e9)[:, None]
+    hidden = network.showo.model(input_ids=torch.tensor(rows), attention_mask=mask).last_hidden_state
+    return network.head(hidden[:, -num_tokens - 1 : -1])[..., TINY.code_offset : TINY.mask_id]
 
 
-def test_the_mask_is_obeyed(generator):
-    network = generator.module
-    ids = torch.tensor([[TINY.special("[PAD]"), 0, 2, 18, 19, 20]])
-    attention = omni_attention(torch.tensor([[False, True, True]]), 3, torch.float32)
-    base = network.hidden(ids, attention)
-    other_pad, other_image = ids.clone(), ids.clone()
-    other_pad[0, 0], other_image[0, 5] = 3, 21
-    assert torch.equal(network.hidden(other_pad, attention)[0, 1:], base[0, 1:])
-    changed = network.hidden(other_image, attention)[0]
-    assert torch.equal(changed[:3], base[0, :3])
-    assert (changed[3:] != base[0, 3:]).any(dim=1).all()
+TEXTS = ("a b", "c", "a b", "", "d c b a")
+
+
+def test_reading_a_text_once_changes_nothing(generator):
+    """No padding, no mask, one reading a text, keys and values shared: the same logits and the same gradient."""
+    generator.module.double()
+    tokens = torch.randint(0, 9, (5, 9), generator=torch.Generator().manual_seed(0))
+    condition = generator.encode([Prompt(text) for text in TEXTS])
+    step = StepIndex(torch.zeros(5, dtype=torch.long), 4)
+    weight = torch.randn(5, 9, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    results = {}
+    for name, logits in (
+        ("ours", lambda: generator.logits(tokens, condition, step, 0.0)),
+        ("padded", lambda: padded_logits(generator, TEXTS, tokens)),
+    ):
+        generator.module.zero_grad()
+        found = logits()
+        (found * weight).sum().backward()
+        grads = {n: p.grad.clone() for n, p in generator.module.named_parameters() if p.grad is not None}
+        results[name] = (found.detach(), grads)
+    assert torch.allclose(results["ours"][0], results["padded"][0], atol=1e-12)
+    assert results["ours"][1].keys() == results["padded"][1].keys()
+    for name, gradient in results["padded"][1].items():
+        assert torch.allclose(results["ours"][1][name], gradient, atol=1e-11), name
+
+
+def test_guided_logits_are_those_of_both_padded_branches(generator):
+    generator.module.double()
+    tokens = torch.randint(0, 9, (5, 9), generator=torch.Generator().manual_seed(0))
+    condition = generator.prefill(generator.encode([Prompt(text) for text in TEXTS]))
+    guided = generator.logits(tokens, condition, StepIndex(torch.zeros(5, dtype=torch.long), 4), 3.0)
+    conditional, empty = padded_logits(generator, TEXTS, tokens), padded_logits(generator, [""] * 5, tokens)
+    assert torch.allclose(guided, 4 * conditional - 3 * empty, atol=1e-11)
+
+
+def test_a_prefilled_condition_is_the_same_and_is_read_once(generator):
+    texts = [Prompt(text) for text in ("a b", "c")]
+    condition = generator.encode(texts)
+    rows = torch.tensor([1, 0, 0, 1, 1])
+    tokens = torch.full((5, 9), generator.spec.mask_id)
+    step = StepIndex(torch.zeros(5, dtype=torch.long), 4)
+    prefilled = generator.prefill(condition)
+    assert generator.prefill(prefilled) is prefilled
+    assert not any(part.requires_grad for layer in prefilled.memory.layers for part in layer)
+    reads = []
+    read = generator.module.read
+    generator.module.read = lambda texts, end: reads.append([len(text) for text in texts]) or read(texts, end)
+    for guidance, read_lengths in ((0.0, [5, 4]), (1.0, [5, 4, 3])):
+        reads.clear()
+        again = generator.logits(tokens, prefilled.select(rows), step, guidance)
+        assert reads == []
+        plain = generator.logits(tokens, condition.select(rows), step, guidance)
+        assert reads == [read_lengths]  # each text once, however many rows have it
+        assert torch.allclose(again, plain, atol=1e-6)
+
+
+def test_the_network_under_autocast_attends_in_bf16(generator):
+    tokens = torch.full((2, 9), generator.spec.mask_id)
+    condition = generator.encode([Prompt("a"), Prompt("b c")])
+    step = StepIndex(torch.zeros(2, dtype=torch.long), 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        prefilled = generator.prefill(condition)
+        halved = generator.logits(tokens, prefilled, step, 0.0)
+    assert {part.dtype for layer in prefilled.memory.layers for part in layer} == {torch.bfloat16}
+    assert halved.dtype == torch.float32
+    assert torch.allclose(halved, generator.logits(tokens, condition, step, 0.0), atol=0.1)
 
 
 def test_the_head_is_asked_for_codes_only(generator):
@@ -181,7 +249,8 @@ def test_guidance_moves_away_from_the_empty_text(generator):
 
 def test_a_condition_is_indexed_by_rows(generator):
     condition = generator.encode([Prompt("a"), Prompt("b")])
-    assert condition.select(torch.tensor([1, 1, 0])).ids.tolist() == condition.ids[[1, 1, 0]].tolist()
+    assert condition.select(torch.tensor([1, 1, 0])).rows.tolist() == [1, 1, 0]
+    assert condition.select(torch.tensor([1, 1, 0])).select(torch.tensor([2])).rows.tolist() == [0]
 
 
 def test_bits_are_big_endian_and_images_come_back_in_range(generator):

@@ -91,6 +91,7 @@ class _Painter:
     def __init__(self, parts: Parts, prompts: Sequence[Prompt], update: int) -> None:
         self.parts, self.prompts, self.update = parts, prompts, update
         self.condition = encode(parts.generator, prompts)
+        self._prefilled = parts.generator.prefill(self.condition)
         self.num_steps = parts.reducer.rollout_steps(parts.config.steps(parts.generator.spec))
         self.seconds_rollout = self.seconds_reward = 0.0
 
@@ -120,7 +121,7 @@ class _Painter:
         trajectories, images = [], []
         for start in range(0, len(jobs), parts.rollout_batch):
             chunk = jobs[start : start + parts.rollout_batch]
-            condition = self.condition.select(self._rows([i for i, _ in chunk]))
+            condition = self._prefilled.select(self._rows([i for i, _ in chunk]))
             streams = [
                 parts.stream.child("rollout", self.update, attempt, self._slot(i), image)
                 for i, image in chunk

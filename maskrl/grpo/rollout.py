@@ -38,6 +38,7 @@ def rollout(
     taus = temperatures(num_steps, sampling.temperature_rule, sampling.tau_init)
     counts = unmask_counts(spec.num_tokens, num_steps, sampling.schedule)
     device = next(generator.module.parameters()).device
+    condition = generator.prefill(condition)
     noise_BT2N = _noise(streams, num_steps, spec.num_tokens).to(device)
     tokens_BN = torch.full((len(streams), spec.num_tokens), spec.mask_id, device=device)
     steps = []

@@ -86,6 +86,11 @@ class Autocast(MaskedGenerator):
         """As the inner generator."""
         return self.inner.encode(prompts)
 
+    def prefill(self, condition: Condition) -> Condition:
+        """As the inner generator, in bf16."""
+        with torch.autocast(self._device_type, dtype=torch.bfloat16):
+            return self.inner.prefill(condition)
+
     def logits(
         self,
         tokens: Tensor,
@@ -95,8 +100,12 @@ class Autocast(MaskedGenerator):
         positions: Tensor | None = None,
     ) -> Tensor:
         """As the inner generator, in bf16; fp32 comes out: sums of bf16 log-probabilities are nats off."""
-        with torch.autocast(tokens.device.type, dtype=torch.bfloat16):
+        with torch.autocast(self._device_type, dtype=torch.bfloat16):
             return self.inner.logits(tokens, condition, step, guidance, positions).float()
+
+    @property
+    def _device_type(self) -> str:
+        return next(self.module.parameters()).device.type
 
     def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
         """As the inner generator."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskrl.shapes.world import Scene, Thing, lay_out, relation_between
+from maskrl.shapes.world import Scene, Thing, is_at, lay_out, relation_between
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 NUMBERS = {2: "two", 3: "three", 4: "four"}
@@ -80,6 +80,8 @@ class Caption:
             return len(found[0]) == same_shape == self.clauses[0].count
         if not all(found):
             return False
+        if self.place is not None:
+            return any(is_at(thing, self.place) for thing in found[0])
         if self.relation is None:
             return True
         return any(self.relation in relation_between(a, b) for a in found[0] for b in found[1] if a is not b)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from maskrl.shapes.captions import TASKS, Caption, Clause
-from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES
+from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES, Scene, add
 
 _SHAPE_PAIRS = (("circle", "ring"), ("square", "diamond"), ("star", "cross"), ("triangle", "heart"))
 _COLOR_PAIRS = (("red", "pink"), ("orange", "yellow"), ("green", "blue"), ("purple", "brown"))
@@ -80,6 +80,30 @@ def near_miss(caption: Caption, rng: np.random.Generator) -> Caption:
     if len(caption.clauses) == 2:
         changes.append(_drop)
     return changes[rng.integers(len(changes))](caption, rng)
+
+
+def disturb(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Return a scene with one to five objects more, one less, one of another kind, or one elsewhere."""
+    change = rng.choice(("add", "add", "remove", "exchange", "move"))
+    index = int(rng.integers(len(scene)))
+    others = scene[:index] + scene[index + 1 :]
+    if change == "remove" and others:
+        return others
+    if change == "exchange":
+        thing = scene[index]
+        if rng.random() < 0.5:
+            return (*others, replace(thing, shape=str(rng.choice(SHAPES))))
+        return (*others, replace(thing, color=str(rng.choice(list(COLORS)))))
+    if change == "move":
+        return add(others, scene[index].shape, scene[index].color, rng)
+    for _ in range(rng.integers(1, 6)):
+        shape, color = scene[index].shape, scene[index].color
+        if rng.random() < 0.4:
+            shape = str(rng.choice(SHAPES))
+        if rng.random() < 0.5:
+            color = str(rng.choice(list(COLORS)))
+        scene = add(scene, shape, color, rng)
+    return scene
 
 
 def _misread_clause(clause: Clause, rng: np.random.Generator) -> Clause:

@@ -140,9 +140,24 @@ def lay_out(
         )
         if relation is not None and relation_between(things[0], things[1]) != {relation}:
             continue
-        if place is not None and not _is_at(things[0], place):
+        if place is not None and not is_at(things[0], place):
             continue
         return things
+
+
+def add(scene: Scene, shape: str, color: str, rng: np.random.Generator) -> Scene:
+    """Put one more object where it touches no other; return the scene itself where there is no such place."""
+    lines = range(GRID, IMAGE_SIZE, GRID)
+    free = [
+        (x, y)
+        for x in lines
+        for y in lines
+        if all(max(abs(x - thing.x), abs(y - thing.y)) >= 2 * GRID for thing in scene)
+    ]
+    if not free:
+        return scene
+    x, y = free[rng.integers(len(free))]
+    return (*scene, Thing(shape, color, float(x), float(y), RADIUS))
 
 
 def relation_between(subject: Thing, reference: Thing) -> set[str]:
@@ -159,7 +174,8 @@ def _corners(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
             return drawn
 
 
-def _is_at(thing: Thing, place: str) -> bool:
+def is_at(thing: Thing, place: str) -> bool:
+    """Say whether a thing stands in a third of the picture: ``place`` of PLACES."""
     dx, dy = PLACES[place]
     along = dx * (thing.x - IMAGE_SIZE / 2) + dy * (thing.y - IMAGE_SIZE / 2)
     return along >= GRID

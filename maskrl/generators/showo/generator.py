@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,22 +25,29 @@ from maskrl.generators.showo.checkpoint import (
     read_config,
     save_folder,
 )
-from maskrl.generators.showo.network import ShowoNetwork, phi_config
-from maskrl.generators.showo.prompting import UniversalPrompting, omni_attention
+from maskrl.generators.showo.network import Memory, ShowoNetwork, phi_config
+from maskrl.generators.showo.prompting import UniversalPrompting
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import GeneratorSpec, Prompt, StepIndex
 
 
 @dataclass(frozen=True)
 class ShowoCondition(Condition):
-    """Text prefixes: ``ids`` Long [B, L], and the prefix of the empty text, ``null`` Long [L]."""
+    """Texts, and which row has which.
 
-    ids: Tensor
-    null: Tensor
+    Attributes:
+        texts: U texts as Long [P_u], without padding; the last one is the empty text, the null branch.
+        rows: Long [B] in [0, U), on the CPU.
+        memory: what the network has read of the texts; None: they are read again in every call.
+    """
+
+    texts: tuple[Tensor, ...]
+    rows: Tensor
+    memory: Memory | None = None
 
     def select(self, rows: Tensor) -> ShowoCondition:
         """Long [K] -> a condition of K rows."""
-        return ShowoCondition(self.ids[rows.to(self.ids.device)], self.null)
+        return replace(self, rows=self.rows[rows.cpu()])
 
 
 class Showo(MaskedGenerator):
@@ -102,8 +109,14 @@ class Showo(MaskedGenerator):
                     stacklevel=2,
                 )
         device = self.module.head.weight.device
-        ids = self._prompting.prefix([prompt.text for prompt in prompts]).to(device)
-        return ShowoCondition(ids, self._prompting.prefix([""])[0].to(device))
+        texts = [self._prompting.ids(text).to(device) for text in (*(p.text for p in prompts), "")]
+        return ShowoCondition(tuple(texts), torch.arange(len(prompts)))
+
+    @torch.no_grad()
+    def prefill(self, condition: Condition) -> ShowoCondition:
+        """Read every text once, for a rollout."""
+        assert isinstance(condition, ShowoCondition)
+        return condition if condition.memory else replace(condition, memory=self._read(condition.texts))
 
     def logits(
         self,
@@ -116,23 +129,36 @@ class Showo(MaskedGenerator):
         """See :class:`MaskedGenerator`; Show-o does not take the time, so ``step`` is not used."""
         assert isinstance(condition, ShowoCondition)
         if guidance == 0:
-            return self._branch(tokens, condition.ids, positions)
-        null = condition.null.expand_as(condition.ids)
+            return self._predict(tokens, condition, positions)
+        null = torch.full_like(condition.rows, len(condition.texts) - 1)
+        both = replace(condition, rows=torch.cat([condition.rows, null]))
         both_positions = None if positions is None else torch.cat([positions, positions])
-        both = self._branch(torch.cat([tokens, tokens]), torch.cat([condition.ids, null]), both_positions)
-        conditional, unconditional = both.chunk(2)
+        logits = self._predict(torch.cat([tokens, tokens]), both, both_positions)
+        conditional, unconditional = logits.chunk(2)
         return (1 + guidance) * conditional - guidance * unconditional
 
-    def _branch(self, tokens: Tensor, prefix: Tensor, positions: Tensor | None) -> Tensor:
-        vocabulary = self._settings.vocabulary
-        image = tokens + vocabulary.code_offset  # mask_id of code space lands on the shared vocabulary's mask
-        edge = prefix.new_ones(len(prefix), 1)
-        soi, eoi = (edge * vocabulary.special(token) for token in ("<|soi|>", "<|eoi|>"))
-        ids = torch.cat([prefix, soi, image, eoi], dim=1)
-        dtype = self.module.head.weight.dtype
-        attention = omni_attention(prefix != vocabulary.special("[PAD]"), image.shape[1] + 2, dtype)
-        hidden = self.module.hidden(ids, attention)[:, -image.shape[1] - 1 : -1]
+    def _predict(self, tokens: Tensor, condition: ShowoCondition, positions: Tensor | None) -> Tensor:
+        """Predict codes without guidance; the rows of one text are run side by side."""
+        used, text_B, groups = condition.rows.unique(return_inverse=True, return_counts=True)
+        order = text_B.argsort(stable=True).to(tokens.device)
+        texts = [condition.texts[u] for u in used]
+        memory = condition.memory.select(used) if condition.memory else self._read(texts)
+        ids = self._frame(tokens[order])
+        hidden = self.module.look(ids, groups.tolist(), memory, start=self._prompting.length)
+        hidden = hidden[order.argsort(), 1:-1]
         return self.module.code_logits(hidden if positions is None else hidden[positions])
+
+    def _read(self, texts: Sequence[Tensor]) -> Memory:
+        return self.module.read(texts, end=self._prompting.length)
+
+    def _frame(self, tokens: Tensor) -> Tensor:
+        """Codes and mask, Long [B, N] -> ids of the shared vocabulary between <|soi|> and <|eoi|>, Long [B, N + 2]."""
+        vocabulary = self._settings.vocabulary
+        edge = tokens.new_ones(len(tokens), 1)
+        image = tokens + vocabulary.code_offset  # mask_id of code space lands on the shared vocabulary's mask
+        return torch.cat(
+            [edge * vocabulary.special("<|soi|>"), image, edge * vocabulary.special("<|eoi|>")], 1
+        )
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, condition: Condition) -> Tensor:

@@ -1,12 +1,49 @@
-"""The transformer of Show-o: Phi with normalised queries and keys, and a head that is asked for codes only."""
+"""The transformer of Show-o: Phi with normalised queries and keys, in which the text is read once.
+
+The text attends to the text before it and never to the image; the image attends to everything. So the keys and
+values of a text do not depend on any image: they are computed once per text, without padding, and shared by all images
+and steps. Among the images of one text every query then sees every key, and attention needs no mask.
+
+Source: Xie et al. 2024 (arXiv 2408.12528), section 3.2; the modules and their keys are those of ``PhiForCausalLM``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PhiConfig, PhiForCausalLM
 
 from maskrl.generators.showo.prompting import Vocabulary
+
+KeysValues = tuple[Tensor, Tensor]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the layers know of some texts: ``layers`` has (keys, values) of each, Float [U, heads, P, head_dim].
+
+    ``lengths`` are those of the U texts; what lies behind a text's length is not to be looked at.
+    """
+
+    layers: tuple[KeysValues, ...]
+    lengths: tuple[int, ...]
+
+    def of(self, layer: int, text: int) -> KeysValues:
+        """Return keys and values of one text, Float [1, heads, length, head_dim]."""
+        keys, values = (part[text : text + 1, :, : self.lengths[text]] for part in self.layers[layer])
+        return keys, values
+
+    def select(self, texts: Tensor) -> Memory:
+        """Pick some of the texts: Long [K] in [0, U)."""
+        layers = tuple((keys[texts], values[texts]) for keys, values in self.layers)
+        return Memory(layers, tuple(self.lengths[text] for text in texts))
 
 
 class ShowoNetwork(nn.Module):
@@ -23,11 +60,50 @@ class ShowoNetwork(nn.Module):
         layer: nn.Linear = self.showo.lm_head
         return layer
 
-    def hidden(self, ids: Tensor, attention: Tensor) -> Tensor:
-        """Long [B, L], additive mask [B, 1, L, L] -> Float [B, L, D], after the last layer norm."""
-        out: Tensor = self.showo.model(
-            input_ids=ids, attention_mask=attention, use_cache=False
-        ).last_hidden_state
+    def read(self, texts: Sequence[Tensor], end: int) -> Memory:
+        """Read U texts, Long [P_u] each, that end before position ``end``; differentiable.
+
+        Shorter texts are padded on the right, where causal attention never looks.
+        """
+        longest = max(len(text) for text in texts)
+        ids_UP = torch.stack([F.pad(text, (0, longest - len(text))) for text in texts])
+        start_U1 = torch.tensor([[end - len(text)] for text in texts], device=ids_UP.device)
+        rotation = self._rotation(start_U1 + torch.arange(longest, device=ids_UP.device))
+        x = self.showo.model.embed_tokens(ids_UP)
+        layers: list[KeysValues] = []
+        for layer in self.showo.model.layers:
+
+            def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                layers.append((k, v))
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+            x = _block(layer, x, rotation, attend)
+        return Memory(tuple(layers), tuple(len(text) for text in texts))
+
+    def look(self, ids: Tensor, groups: Sequence[int], memory: Memory, start: int) -> Tensor:
+        """Run images, which see their text and all of themselves: Long [B, L] -> Float [B, L, D], normalised.
+
+        Args:
+            ids: row by row, those of one text side by side.
+            groups: how many rows belong to each text of ``memory``; they add up to B.
+            memory: of the texts, under the weights as they are.
+            start: the position of the first id.
+        """
+        rotation = self._rotation(torch.arange(start, start + ids.shape[1], device=ids.device)[None])
+        bounds = [sum(groups[:i]) for i in range(len(groups) + 1)]
+        x = self.showo.model.embed_tokens(ids)
+        for index, layer in enumerate(self.showo.model.layers):
+
+            def attend(q: Tensor, k: Tensor, v: Tensor, index: int = index) -> Tensor:
+                seen = [
+                    _see(q[a:b], k[a:b], v[a:b], memory.of(index, text))
+                    for text, (a, b) in enumerate(pairwise(bounds))
+                    if a < b
+                ]
+                return torch.cat(seen)
+
+            x = _block(layer, x, rotation, attend)
+        out: Tensor = self.showo.model.final_layernorm(x)
         return out
 
     def code_logits(self, hidden: Tensor) -> Tensor:
@@ -36,14 +112,51 @@ class ShowoNetwork(nn.Module):
         logits = F.linear(hidden, self.head.weight[first:last], self.head.bias[first:last])
         return logits if logits.dtype.itemsize >= 4 else logits.float()
 
+    def _rotation(self, positions: Tensor) -> KeysValues:
+        """Long [B, L] -> cosines and sines of the rotary embedding, Float [B, 1, L, rotated dims]."""
+        weight = self.showo.model.embed_tokens.weight
+        cos, sin = self.showo.model.rotary_emb(weight, positions)
+        return cos[:, None], sin[:, None]
+
+
+def _block(layer: Any, x: Tensor, rotation: KeysValues, attend: Attend) -> Tensor:
+    """Run one layer of Phi: attention and MLP side by side on one layer norm."""
+    attention, normed = layer.self_attn, layer.input_layernorm(x)
+    q, k, v = (
+        project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    q, k = (  # to the values' dtype: under autocast norms and angles are in fp32, attention is not
+        _rotate(norm(part), *rotation).to(v.dtype)
+        for norm, part in ((attention.q_layernorm, q), (attention.k_layernorm, k))
+    )
+    attended: Tensor = attention.dense(attend(q, k, v).transpose(1, 2).flatten(2))
+    out: Tensor = x + attended + layer.mlp(normed)
+    return out
+
+
+def _see(q: Tensor, k: Tensor, v: Tensor, text: KeysValues) -> Tensor:
+    """Attend to a text and to all of oneself: q, k, v Float [b, heads, L, head_dim], the text's for one row."""
+    keys, values = (
+        torch.cat([part.expand(len(q), -1, -1, -1), own], dim=2)
+        for part, own in zip(text, (k, v), strict=True)
+    )
+    return F.scaled_dot_product_attention(q, keys, values)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the first dims of every head by the angles of its position; the others stay."""
+    turned, kept = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.cat([turned, kept], dim=-1)
+
 
 def phi_config(published: PhiConfig, vocabulary: Vocabulary) -> PhiConfig:
-    """Return Phi's config with what Show-o changes: the vocabulary, layer norm on queries and keys, no cache."""
+    """Return Phi's config with what Show-o changes: the vocabulary, layer norm on queries and keys."""
     values = published.to_dict()
     values |= {"vocab_size": vocabulary.size, "qk_layernorm": True, "use_cache": False}
     if values["hidden_act"] == "gelu_new":  # the same function, fused; a third of the tiny model's time
         values["hidden_act"] = "gelu_pytorch_tanh"
     values |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attention_dropout": 0.0}
-    config = PhiConfig(**values)
-    config._attn_implementation = "sdpa"  # eager adds a boolean mask to the scores without a word
-    return config
+    return PhiConfig(**values)
