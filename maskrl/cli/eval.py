@@ -62,7 +62,11 @@ def geneval(
         *(overrides or ()),
     ]
     chosen = open_source(recipe, run, checkpoint, settings)
-    report = _evaluate(chosen, build_painter(chosen), out)
+    painter = build_painter(chosen)
+    report = _evaluate(chosen, painter, out)
+    painter.placement.leave()
+    if not painter.placement.is_main:
+        return
     Console().print(_table(report))
     if out is not None:
         weights = chosen.generator.settings().get("checkpoint")
@@ -85,7 +89,8 @@ def _evaluate(recipe: Recipe, painter: Painter, out: Path | None) -> GenEvalRepo
     prompts = load_prompts(recipe.eval.prompts)
     detector = build("detectors", {"name": recipe.eval.detector}, Path())
     assert isinstance(detector, Detector)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True, quiet=not painter.placement.is_main)
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task("painting and judging")
         return evaluate(
             painter.generator,
@@ -97,6 +102,7 @@ def _evaluate(recipe: Recipe, painter: Painter, out: Path | None) -> GenEvalRepo
             images_per_prompt=recipe.eval.images_per_prompt,
             stream=Stream(recipe.seed).child("geneval"),
             batch=recipe.eval.batch,
+            process=painter.placement,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             sink=None if out is None else image_folder(out, prompts),
         )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from maskrl.grpo.config import Sampling
     from maskrl.interfaces import MaskedGenerator
     from maskrl.recipe import Recipe
+    from maskrl.runtime.placement import Placement
 
 DEFAULT_RECIPE = "shapes_clip"
 
@@ -87,6 +88,7 @@ def _newest(run: Path) -> Path:
 class Painter:
     """A generator on its device, and how the recipe samples from it."""
 
+    placement: Placement
     generator: MaskedGenerator
     sampling: Sampling
     num_steps: int
@@ -101,11 +103,11 @@ def build_painter(recipe: Recipe) -> Painter:
     from maskrl.grpo.config import resolve
     from maskrl.runtime.placement import Autocast, Placement
 
-    device = Placement(recipe.training.device).device
+    placement = Placement(recipe.training.device)
     generator = recipe.generator.build()
     for module in (generator.module, *generator.frozen):
-        module.to(device).eval()
+        module.to(placement.device).eval()
     num_steps = recipe.eval.num_steps or recipe.grpo.steps(generator.spec)
     if recipe.training.dtype == "bf16":
         generator = Autocast(generator)
-    return Painter(generator, resolve(recipe.sampling, generator.spec), num_steps)
+    return Painter(placement, generator, resolve(recipe.sampling, generator.spec), num_steps)

@@ -37,4 +37,5 @@ def train(
     path = locate_recipe(recipe)
     folder = run or default_folder(path.stem, datetime.now())
     result = run_training(read_recipe(path, overrides or ()), folder, resume, not quiet)
-    typer.echo(f"run: {result.run}")
+    if result.is_main:
+        typer.echo(f"run: {result.run}")

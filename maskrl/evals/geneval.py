@@ -33,13 +33,16 @@ from maskrl.geneval.summary import (
     summarise,
 )
 from maskrl.grpo.config import Sampling
+from maskrl.grpo.parts import Process, SingleProcess
 from maskrl.interfaces import Detector, MaskedGenerator
 from maskrl.types import Prompt, Stream
 
 PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"
+ALONE = SingleProcess()
 _ROUNDING = 1e-9  # gains that cancel may leave this much
 
 ImageSink = Callable[[int, int, Tensor], None]
+NO_IMAGES = (range(0), torch.empty(0))
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,15 @@ def evaluate(
     images_per_prompt: int,
     stream: Stream,
     batch: int,
+    process: Process = ALONE,
     progress: Callable[[int, int], None] | None = None,
     sink: ImageSink | None = None,
 ) -> GenEvalReport:
     """Run GenEval on a generator.
 
     Image i of prompt p is painted from ``stream.child("eval", p, i)``: the same stream gives the same noise
-    before and after training, for every ``batch``. Images are judged after rounding to 8 bits, as a PNG holds
-    them.
+    before and after training, for every ``batch`` and any number of processes, among which the images are dealt
+    out. Images are judged after rounding to 8 bits, as a PNG holds them.
 
     Args:
         generator: what is evaluated.
@@ -101,7 +105,8 @@ def evaluate(
         images_per_prompt: officially 4.
         stream: the randomness of this evaluation.
         batch: images per rollout; memory and speed only.
-        progress: called with the images done and their total after every batch.
+        process: this one; every process returns the whole report.
+        progress: called with the images done and their total after every batch, as often on every process.
         sink: called with prompt index, image index and Float [3, H, W] in [0, 1] of every image, such as
             :func:`image_folder`.
 
@@ -111,7 +116,8 @@ def evaluate(
     """
     check_prompts(prompts, detector)
     check_tasks({prompt.metadata["tag"] for prompt in prompts})
-    pairs = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
+    every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
+    pairs = every[process.rank :: process.world_size]
     painted = generate(
         generator,
         [prompts[p] for p, _ in pairs],
@@ -122,14 +128,15 @@ def evaluate(
         batch,
     )
     records: list[Record] = []
-    for indices, images in painted:
+    for _ in range(0, len(every[:: process.world_size]), batch):  # as often on every process
+        indices, images = next(painted, NO_IMAGES)
         for index, image in zip(indices, torch.round(images * 255) / 255, strict=True):
             p, i = pairs[index]
             records.append(judge_image(image, prompts[p], detector, image_name(p, i)))
             if sink is not None:
                 sink(p, i, image)
         if progress is not None:
-            progress(len(records), len(pairs))
+            progress(min(len(records) * process.world_size, len(every)), len(every))
     settings = {
         "protocol": PROTOCOL,
         "detector": results.describe(detector),
@@ -144,6 +151,7 @@ def evaluate(
         "seed": stream.seed,
         "stream": list(stream.path),
     }
+    records = sorted(process.gather_objects(records), key=lambda record: record.filename)
     return GenEvalReport(summarise(records), tuple(records), settings)
 
 

@@ -124,7 +124,7 @@ def _accumulate(
         flat_K = clipped(ratio_K, micro.adv, parts.config.eps_low, parts.config.eps_high).float()
         table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K))))
         _check(parts, batch, micro, loss_K.detach())
-        parts.process.backward(loss_K.sum() / num_images)
+        (loss_K.sum() / num_images).backward()
     return Scores(**{name: torch.cat([getattr(row, name) for row in table]) for name in vars(table[0])})
 
 
@@ -160,8 +160,9 @@ def _check(parts: Parts, batch: Batch, micro: Pairs, loss: Tensor) -> None:
 
 
 def _step(parts: Parts, update: int) -> float:
-    """Clip the gradient and move the weights; return the gradient's norm before the clip."""
+    """Add up the processes' gradients, clip, and move the weights; return the gradient's norm before the clip."""
     params = [p for group in parts.optimizer.param_groups for p in group["params"]]
+    parts.process.sum_gradients(params)
     norm = float(torch.nn.utils.clip_grad_norm_(params, parts.max_grad_norm))
     if not norm < torch.inf:
         raise TrainingError(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrl.grpo.config import GRPOConfig, Sampling
 from maskrl.interfaces import (
@@ -19,6 +19,8 @@ from maskrl.interfaces import (
     TransitionProb,
 )
 from maskrl.types import Prompt, Stream, Trajectory
+
+T = TypeVar("T")
 
 
 class Process(Protocol):
@@ -35,8 +37,11 @@ class Process(Protocol):
     def sum(self, value: Tensor) -> Tensor:
         """Add up over the processes."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient; after a pass the processes' gradients are their *sum*, not their mean."""
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the processes' gradients, in place: their *sum*, not their mean."""
+
+    def gather_objects(self, values: Sequence[T]) -> list[T]:
+        """Concatenate lists of plain objects in rank order; they may differ in length."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,12 @@ class SingleProcess:
         """Return the value."""
         return value
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient."""
-        loss.backward()
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Leave them as they are."""
+
+    def gather_objects(self, values: Sequence[T]) -> list[T]:
+        """Return the values."""
+        return list(values)
 
 
 class Scheduler(Protocol):

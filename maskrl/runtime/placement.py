@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import RecipeError
 from maskrl.interfaces import Condition, MaskedGenerator, RewardModel
 from maskrl.types import Prompt, StepIndex
+
+T = TypeVar("T")
+BUCKET = 2**26  # gradients that travel together
 
 
 class Placement:
@@ -26,7 +30,6 @@ class Placement:
 
         Raises:
             RecipeError: "cuda" is asked for and there is none.
-            TrainingError: started as one of several processes.
         """
         if device == "cuda" and not torch.cuda.is_available():
             raise RecipeError(
@@ -36,10 +39,6 @@ class Placement:
         self.accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         assert self.world_size == launched, f"accelerate sees {self.world_size} of {launched} processes"
-        if launched > 1:
-            raise TrainingError(
-                f"training runs in one process, and {launched} were launched; start it without a launcher"
-            )
 
     @property
     def device(self) -> torch.device:
@@ -64,15 +63,58 @@ class Placement:
         """Add up over the processes."""
         return cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradient."""
-        self.accelerator.backward(loss)
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the processes' gradients, in place, ``BUCKET`` numbers at a time."""
+        if self.world_size == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        for bucket in _buckets(grads):
+            summed = self.sum(torch.cat([grad.flatten() for grad in bucket]))
+            for grad, part in zip(bucket, summed.split([grad.numel() for grad in bucket]), strict=True):
+                grad.copy_(part.view_as(grad))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and shows."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is up on any process."""
+        return bool(self.sum(torch.tensor(int(flag), device=self.device)))
+
+    def gather_objects(self, values: Sequence[T]) -> list[T]:
+        """Concatenate lists of plain objects in rank order."""
+        return list(gather_object(list(values)))
+
+    def share(self, value: T) -> T:
+        """Return the main process's value on every process."""
+        return cast(T, broadcast_object_list([value])[0])
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    def leave(self) -> None:
+        """Leave the other processes, after the last thing done together; all leave at one time."""
+        self.wait()
+        self.accelerator.end_training()
 
     def place(self, generator: MaskedGenerator, reward: RewardModel) -> None:
         """Move every network to the device; only the generator's ``module`` keeps its gradients."""
         generator.module.to(self.device).eval()
         for module in (*generator.frozen, *reward.modules):
             module.to(self.device).eval().requires_grad_(False)
+
+
+def _buckets(grads: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for grad in grads:
+        if bucket and sum(g.numel() for g in bucket) + grad.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(grad)
+    if bucket:
+        yield bucket
 
 
 class Autocast(MaskedGenerator):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -30,13 +31,17 @@ Evaluation = Callable[[MaskedGenerator, Callable[[int, int], None]], GenEvalRepo
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to; both evaluations are None where the recipe asks for none."""
+    """What a run came to; both evaluations are None where the recipe asks for none.
+
+    ``is_main``: whether this is the process that wrote the folder.
+    """
 
     before: GenEvalReport | None
     after: GenEvalReport | None
     picture: Path | None
     run: Path
     updates: int
+    is_main: bool
 
 
 def train(recipe: Recipe, run: Path, resume: bool, display: bool) -> TrainResult:
@@ -55,21 +60,39 @@ def train(recipe: Recipe, run: Path, resume: bool, display: bool) -> TrainResult
         SystemExit: the same for SIGTERM, with 143.
     """
     setup = set_up(recipe)
-    open_folder(run, recipe, resume)
+    placement = setup.placement
+    run = placement.share(run)
+    if placement.is_main:
+        open_folder(run, recipe, resume)
+    placement.wait()
     saved = checkpoints.listed(run / "checkpoints") if resume else []
     checkpoint = checkpoints.load(saved[-1]) if saved else None
     progress = read_progress(checkpoint, recipe.digest()) if checkpoint else Progress()
-    console = Console(quiet=not display)
+    console = Console(quiet=not (display and placement.is_main))
     with (
-        MetricsLog(run, progress.rows, progress.update, recipe.tracking.tensorboard) as log,
+        _open_log(recipe, run, progress, placement.is_main) as log,
         Display(console, recipe.training.updates, progress.update) as screen,
         Stop() as stop,
     ):
-        return _Run(recipe, run, setup, progress, log, screen, stop).go(checkpoint)
+        result = _Run(recipe, run, setup, progress, log, screen, stop).go(checkpoint)
+    placement.leave()
+    return result
+
+
+def _open_log(
+    recipe: Recipe, run: Path, progress: Progress, is_main: bool
+) -> AbstractContextManager[MetricsLog | None]:
+    """Open the metrics, on the process that writes them."""
+    if not is_main:
+        return nullcontext()
+    return MetricsLog(run, progress.rows, progress.update, recipe.tracking.tensorboard)
 
 
 class _Run:
-    """One run, opened. After an update come its row, its checkpoint, then evaluation and pictures."""
+    """One run, opened. After an update come its row, its checkpoint, then evaluation and pictures.
+
+    Every process updates and evaluates; the main one alone writes and paints.
+    """
 
     def __init__(
         self,
@@ -77,12 +100,12 @@ class _Run:
         folder: Path,
         setup: Setup,
         progress: Progress,
-        log: MetricsLog,
+        log: MetricsLog | None,
         screen: Display,
         stop: Stop,
     ) -> None:
         self.recipe, self.folder, self.setup, self.progress = recipe, folder, setup, progress
-        self.log, self.screen, self.stop = log, screen, stop
+        self.log, self.screen, self.stop, self.placement = log, screen, stop, setup.placement
         self.saved_at = progress.update
 
     def go(self, checkpoint: checkpoints.Checkpoint | None) -> TrainResult:
@@ -104,7 +127,7 @@ class _Run:
             self.screen.finish(before, after)
         if picture is not None:
             self.screen.say(f"before and after: {picture}")
-        return TrainResult(before, after, picture, self.folder, self.progress.update)
+        return TrainResult(before, after, picture, self.folder, self.progress.update, self.placement.is_main)
 
     def _is_over(self) -> bool:
         return self.progress.update >= self.recipe.training.updates or self._budget() <= 0
@@ -120,31 +143,37 @@ class _Run:
     def _update(self) -> None:
         parts, update = self.setup.parts, self.progress.update
         start = perf_counter()
-        count = self.recipe.training.prompts_per_update
-        batch = collect(parts, prompts_of(update, self.setup.prompts, count, parts.stream), update)
+        prompts = prompts_of(
+            update, self.setup.prompts, self.recipe.training.prompts_per_update, parts.stream
+        )
+        first = self.placement.rank * self.setup.share
+        batch = collect(parts, prompts[first : first + self.setup.share], update)
         metrics = {**batch.metrics, **learn(parts, batch)}
-        metrics["seconds_total"] = perf_counter() - start
+        metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]
         self._row("update", metrics)
         self.screen.update(self.progress.update, metrics, self._budget())
 
     def _row(self, kind: str, values: Mapping[str, str | float]) -> None:
-        self.log.write({"kind": kind, "update": self.progress.update, **values})
-        self.progress.rows = self.log.rows
+        if self.log is not None:
+            self.log.write({"kind": kind, "update": self.progress.update, **values})
+            self.progress.rows = self.log.rows
 
     def _save(self) -> None:
-        tensors, state = capture(self.setup.parts, self.progress, self.recipe.digest())
-        folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
-        checkpoints.save(folder, self.progress.update, self.setup.parts.generator, tensors, state, keep)
+        if self.placement.is_main:
+            tensors, state = capture(self.setup.parts, self.progress, self.recipe.digest())
+            folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
+            checkpoints.save(folder, self.progress.update, self.setup.parts.generator, tensors, state, keep)
         self.saved_at = self.progress.update
 
     def _leave_if_asked(self) -> None:
-        """Save and leave if a signal has come."""
-        if self.stop.received is None:
+        """Save and leave if a signal has come to any process."""
+        if not self.placement.any(self.stop.received is not None):
             return
         if self.progress.update > self.saved_at:
             self._save()
+        self.placement.wait()
         self.stop.leave()
 
     def _look(self) -> None:
@@ -160,7 +189,7 @@ class _Run:
         folder = self.folder / "eval" / "before"
         if self.setup.geneval is None:
             return None
-        if (folder / "summary.json").exists():
+        if self.placement.share((folder / "summary.json").exists()):
             report = read_report(folder)
             self.screen.evaluated("before", report)
         else:
@@ -192,12 +221,16 @@ class _Run:
         return report
 
     def _write_report(self, report: GenEvalReport, folder: Path) -> None:
-        write_report(report, folder, {"recipe": self.recipe.digest(), "update": self.progress.update})
+        if self.placement.is_main:
+            write_report(report, folder, {"recipe": self.recipe.digest(), "update": self.progress.update})
 
     def _paint(self, name: str) -> Tensor | None:
-        """Write ``samples/NAME.png`` and return its images; None where the recipe has no sample prompts."""
+        """Write ``samples/NAME.png`` and return its images.
+
+        None where the recipe has no sample prompts, and on processes that do not write.
+        """
         sampler = self.setup.sampler
-        if not sampler.prompts:
+        if not sampler.prompts or not self.placement.is_main:
             return None
         images = sampler.paint(self.setup.parts.generator)
         save_samples(self.folder / "samples" / f"{name}.png", sampler.prompts, images)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from maskrl.errors import RecipeError
 from maskrl.evals.geneval import GenEvalReport, evaluate
 from maskrl.grpo.config import Sampling, resolve
-from maskrl.grpo.parts import Parts
+from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Detector, MaskedGenerator
 from maskrl.recipe import EvalConfig, Recipe, build
@@ -34,6 +35,7 @@ class GenEval:
     num_steps: int
     sampling: Sampling
     stream: Stream
+    process: Process
 
     def full(self, generator: MaskedGenerator, progress: Callable[[int, int], None]) -> GenEvalReport:
         """Evaluate on every prompt."""
@@ -62,15 +64,21 @@ class GenEval:
             images_per_prompt=self.config.images_per_prompt,
             stream=self.stream,
             batch=self.config.batch,
+            process=self.process,
             progress=progress,
         )
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything a run needs; ``geneval`` is None where the recipe names no prompts for it."""
+    """Everything a run needs; ``geneval`` is None where the recipe names no prompts for it.
 
+    ``share`` is how many prompts of an update are this process's.
+    """
+
+    placement: Placement
     parts: Parts
+    share: int
     prompts: Sequence[Prompt]
     learning_rate: LearningRate
     sampler: Sampler
@@ -86,6 +94,7 @@ def set_up(recipe: Recipe) -> Setup:
     """
     prompts = load_prompts(recipe.prompts.train, recipe.prompts.column)
     placement = Placement(recipe.training.device)
+    share = _share(recipe.training.prompts_per_update, placement.world_size)
     generator, reward = recipe.generator.build(), recipe.reward.build()
     placement.place(generator, reward)
     if recipe.training.dtype == "bf16":
@@ -96,7 +105,7 @@ def set_up(recipe: Recipe) -> Setup:
     reducer = recipe.reducer.build()
     for steps in (reducer.rollout_steps(num_steps), eval_steps):
         unmask_counts(generator.spec.num_tokens, steps, sampling.schedule)
-    training, images = recipe.training, recipe.training.prompts_per_update * recipe.grpo.group_size
+    training, images = recipe.training, share * recipe.grpo.group_size
     optimizer = torch.optim.AdamW(
         trained_parameters(generator).values(),
         lr=training.learning_rate,
@@ -125,7 +134,20 @@ def set_up(recipe: Recipe) -> Setup:
     sampler = Sampler(
         recipe.tracking.sample_prompts, stream.child("samples"), eval_steps, sampling, recipe.eval.batch
     )
-    return Setup(parts, prompts, learning_rate, sampler, _geneval(recipe.eval, eval_steps, sampling, stream))
+    geneval = _geneval(recipe.eval, eval_steps, sampling, stream, placement)
+    return Setup(placement, parts, share, prompts, learning_rate, sampler, geneval)
+
+
+def _share(prompts_per_update: int, processes: int) -> int:
+    """Divide the prompts of an update among the processes."""
+    share = prompts_per_update // processes
+    if share * processes != prompts_per_update:
+        near = " or ".join(str(n * processes) for n in (share, share + 1) if n)
+        raise RecipeError(
+            f"training.prompts_per_update = {prompts_per_update} does not divide among {processes} processes;"
+            f" choose {near}"
+        )
+    return share
 
 
 def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
@@ -135,11 +157,13 @@ def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
     return reference
 
 
-def _geneval(config: EvalConfig, num_steps: int, sampling: Sampling, stream: Stream) -> GenEval | None:
+def _geneval(
+    config: EvalConfig, num_steps: int, sampling: Sampling, stream: Stream, process: Process
+) -> GenEval | None:
     if config.prompts is None:
         return None
     detector = build("detectors", {"name": config.detector}, Path())
     assert isinstance(detector, Detector)
     return GenEval(
-        load_prompts(config.prompts), detector, config, num_steps, sampling, stream.child("geneval")
+        load_prompts(config.prompts), detector, config, num_steps, sampling, stream.child("geneval"), process
     )

@@ -28,7 +28,7 @@ class Stop:
         self._restore()
 
     def leave(self) -> NoReturn:
-        """End the way the signal would have ended the program.
+        """End the way the signal would have ended the program; without one, because another process got one, by 143.
 
         Raises:
             KeyboardInterrupt: for SIGINT.

@@ -1,0 +1,96 @@
+"""Two processes do together what one does alone."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_training import RECIPE, comparable, weights
+from toy_run import geneval_prompts
+
+from maskrl.errors import RecipeError
+from maskrl.recipe import read_recipe
+from maskrl.training.loop import train
+
+LAUNCH = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "maskrl",
+    "--",
+]
+CHANGES = ("generator.double=true", "training.prompts_per_update=4", "tracking.samples_every=100")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "prompts.txt").write_text("\n".join(f"prompt {i}" for i in range(7)))
+    (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
+    return tmp_path
+
+
+def launch(folder, *arguments):
+    """Run maskrl in two processes."""
+    command = [*LAUNCH, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
+
+
+def assert_same_rows(ours, theirs):
+    for mine, other in zip(ours, theirs, strict=True):
+        numbers = {key: value for key, value in mine.items() if isinstance(value, float)}
+        rest = {key: value for key, value in mine.items() if key not in numbers}
+        assert rest == {key: other[key] for key in rest}  # words, counts, missing standard errors
+        assert {key: other[key] for key in numbers} == pytest.approx(numbers, rel=1e-9, abs=1e-12)
+
+
+def settings(*changes):
+    return [part for change in changes for part in ("--set", change)]
+
+
+def test_two_processes_make_the_updates_of_one(folder):
+    alone = train(read_recipe(folder / "recipe.toml", CHANGES), folder / "alone", resume=False, display=False)
+    two = launch(folder, "train", "--recipe", "recipe.toml", "--run", "two", *settings(*CHANGES))
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("run: two") == 1
+    ours, theirs = comparable(alone.run), comparable(folder / "two")
+    assert_same_rows(ours, theirs)
+    for name, tensor in weights(alone.run).items():
+        torch.testing.assert_close(weights(folder / "two")[name], tensor, rtol=1e-9, atol=1e-12)
+    before = (folder / "alone/eval/before/results.jsonl").read_text()
+    assert (folder / "two/eval/before/results.jsonl").read_text() == before
+    assert (folder / "two/samples/before_after.png").exists()
+
+
+def test_two_processes_resume_what_one_began(folder):
+    fewer = [*CHANGES, "training.updates=4", "training.lr_schedule=constant", "eval.prompts="]
+    whole = read_recipe(folder / "recipe.toml", fewer)
+    train(whole, folder / "whole", resume=False, display=False)
+    train(whole, folder / "run", resume=False, display=False)
+    for update in (3, 4):  # as if the run had been killed in its third update
+        for path in sorted((folder / "run/checkpoints").glob(f"update_{update:05d}")):
+            for file in sorted(path.rglob("*"), reverse=True):
+                file.rmdir() if file.is_dir() else file.unlink()
+            path.rmdir()
+    resumed = launch(folder, "train", "--run", "run", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_rows(comparable(folder / "whole"), comparable(folder / "run"))
+
+
+def test_an_update_that_does_not_divide_names_what_does(folder):
+    odd = launch(folder, "train", "--recipe", "recipe.toml", "--run", "odd", "--quiet")
+    assert odd.returncode != 0
+    assert "prompts_per_update = 3 does not divide among 2 processes; choose 2 or 4" in odd.stderr
+    assert not (folder / "odd").exists()
+
+
+def test_a_share_of_nothing_is_refused():
+    from maskrl.training.setup import _share
+
+    with pytest.raises(RecipeError, match="choose 8"):
+        _share(3, 8)
+    assert _share(16, 8) == 2
