@@ -46,6 +46,8 @@ def model_config() -> dict[str, object]:
     return {
         "model_cfg": {
             "embed_dim": 96,
+            "init_logit_scale": math.log(10),
+            "init_logit_bias": -5.0,
             "vision_cfg": {
                 "image_size": IMAGE_SIZE,
                 "patch_size": GRID,
@@ -213,13 +215,7 @@ def main() -> None:
     config = model_config()["model_cfg"]
     assert isinstance(config, dict)
     text_config = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
-    model = open_clip.CLIP(
-        config["embed_dim"],
-        config["vision_cfg"],
-        text_config,
-        init_logit_scale=math.log(10),
-        init_logit_bias=-5.0,
-    )
+    model = open_clip.CLIP(**{**config, "text_cfg": text_config})
     tokenizer = open_clip.get_tokenizer(f"local-dir:{args.out}")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.05

@@ -327,3 +327,81 @@ def test_a_tokenizer_of_another_size_is_named(folders):
 def test_a_missing_folder_says_what_to_give():
     with pytest.raises(RecipeError, match="is no folder and no hub id"):
         Showo(Showo.Config(checkpoint="./nowhere"))
+
+
+def with_weights(folders, path):
+    config = Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1]), weights=str(path))
+    return Showo(config)
+
+
+@pytest.mark.parametrize("name", ["tuned.pth", "tuned.safetensors"])
+def test_a_plain_state_dict_takes_the_place_of_the_checkpoints_weights(generator, folders, tmp_path, name):
+    """Mask-GRPO published its result as such a file; a parallel wrapper leaves ``module.`` before every key."""
+    tuned = {key: tensor + 1 for key, tensor in generator.module.state_dict().items()}
+    if name.endswith(".pth"):
+        torch.save({f"module.{key}": tensor for key, tensor in tuned.items()}, tmp_path / name)
+    else:
+        save_file(tuned, tmp_path / name)
+    loaded = with_weights(folders, tmp_path / name)
+    assert all(torch.equal(loaded.module.state_dict()[key], tensor) for key, tensor in tuned.items())
+
+
+class Dangerous:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_that_wants_to_run_code_is_not_opened(folders, tmp_path):
+    torch.save({"showo.lm_head.bias": Dangerous(tmp_path / "executed")}, tmp_path / "evil.pth")
+    with pytest.raises(RecipeError, match="holds more than tensors and was not opened: it could run code"):
+        with_weights(folders, tmp_path / "evil.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_weights_file_that_does_not_do_is_one_clear_line(folders, tmp_path):
+    torch.save({"epoch": 3, "weights": torch.zeros(1)}, tmp_path / "run.pth")
+    (tmp_path / "short.pth").write_bytes(b"PK")
+    other = ShowoNetwork(phi_config(PhiConfig(**{**TINY_PHI.to_dict(), "hidden_size": 8}), TINY), TINY)
+    torch.save(other.state_dict(), tmp_path / "small.pth")
+    for name, message in (
+        ("absent.pth", "there is no weights file"),
+        ("run.pth", "no plain state dict"),
+        ("short.pth", "fetch it again|not opened"),
+        ("small.pth", r"of another shape \(showo.model.embed_tokens.weight \(25, 8\) for \(25, 16\)"),
+    ):
+        with pytest.raises(RecipeError, match=message) as error:
+            with_weights(folders, tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def test_the_projector_of_the_clip_vit_variants_is_ignored_aloud(folders):
+    path = folders[0] / "pytorch_model.safetensors"
+    save_file({**load_file(path), "mm_projector.0.weight": torch.zeros(2, 2)}, path)
+    with pytest.warns(UserWarning, match=r"mm_projector\.\* is ignored"):
+        Showo(Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1])))
+
+
+def test_a_hub_out_of_reach_names_the_id_and_what_to_do(folders):
+    with pytest.raises(RecipeError, match=r"checkpoint 'showlab/show-o' .* point to the folder"):
+        Showo(Showo.Config(checkpoint="showlab/show-o"))
+    config = json.loads((folders[0] / "config.json").read_text())
+    (folders[0] / "config.json").write_text(json.dumps({**config, "llm_model_path": "microsoft/phi-1_5"}))
+    with pytest.raises(RecipeError, match=r"'microsoft/phi-1_5' .* with generator.language_model"):
+        Showo(Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1])))
+    llm = str(folders[0] / "llm")
+    Showo(Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1]), language_model=llm))
+
+
+def test_loading_leaves_nothing_on_the_meta_device_and_keeps_the_angles(generator):
+    network = generator.module
+    assert not any(
+        t.is_meta for t in (*network.parameters(), *network.buffers(), *generator.magvit.buffers())
+    )
+    fresh = ShowoNetwork(network.showo.config, TINY)
+    assert torch.equal(network.showo.model.rotary_emb.inv_freq, fresh.showo.model.rotary_emb.inv_freq)
+    assert all(parameter.requires_grad for parameter in network.parameters())

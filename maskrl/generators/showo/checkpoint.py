@@ -8,26 +8,30 @@ published ones do not.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer, PhiConfig
 
 from maskrl.component import open_path
 from maskrl.errors import RecipeError
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
-from maskrl.generators.showo.prompting import Vocabulary
+from maskrl.generators.showo.prompting import TextTokenizer, Vocabulary
 from maskrl.types import SamplerDefaults
 
 WEIGHTS = ("pytorch_model.safetensors", "model.safetensors")  # the first is the published, odd name
+_NEEDED = ("config.json", *WEIGHTS, "llm/*")  # of a repository on the hub
 _IGNORED = "mm_projector."  # of the CLIP-ViT variants; text-to-image never uses it
 _MOST_KEYS_LISTED = 5
 
@@ -69,12 +73,17 @@ def find_folder(name: str, what: str) -> Path:
             f"{what} {name!r} is no folder and no hub id; give a folder in the published layout"
         )
     try:
-        return Path(snapshot_download(name))
+        return Path(snapshot_download(name, allow_patterns=list(_NEEDED)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise RecipeError(
-            f"{what} {name!r} is no folder here and the hub could not be reached for it "
-            f"({type(error).__name__}); point to a local folder instead"
-        ) from error
+        raise RecipeError(unreachable(f"{what} {name!r}", error)) from error
+
+
+def unreachable(what: str, error: Exception) -> str:
+    """Say that something is neither here nor to be had from the hub, and what to do."""
+    return (
+        f"{what} is no folder here, and the hub could not be reached for it ({type(error).__name__}); "
+        "fetch it on a machine that reaches the hub, and point to the folder"
+    )
 
 
 def read_config(folder: Path) -> ShowoConfig:
@@ -101,17 +110,35 @@ def language_model(config: ShowoConfig, folder: Path) -> str:
     return str(inside) if inside.is_dir() else config.llm_model_path
 
 
+def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
+    """Read phi's config and text tokenizer from a folder or a hub id.
+
+    Raises:
+        RecipeError: they are not there.
+    """
+    try:
+        return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            message = f"the language model in {source!r} cannot be read: {_first_line(error)}"
+            raise RecipeError(message) from error
+        raise RecipeError(
+            unreachable(f"the language model {source!r}", error) + " with generator.language_model"
+        ) from error
+
+
 def load_magvit(folder: Path) -> Magvit:
     """Load the image tokenizer; without sizes in a ``config.json`` it has the published ones."""
     path = folder / "config.json"
     config = MagvitConfig(**_read_json(path)) if path.exists() else MagvitConfig()
-    model = Magvit(config)
+    with torch.device("meta"):
+        model = Magvit(config)
     load_weights(model, folder)
     return model
 
 
 def load_weights(module: nn.Module, folder: Path) -> None:
-    """Load a folder's weights file into a module, strictly.
+    """Load a folder's weights file into a module, strictly; the module may have been built on the meta device.
 
     Raises:
         RecipeError: there is no weights file, it is damaged, or keys are missing, unknown or of another shape.
@@ -128,8 +155,33 @@ def load_weights(module: nn.Module, folder: Path) -> None:
     if any(key.startswith(_IGNORED) for key in tensors):
         warnings.warn(f"{path.name}: {_IGNORED}* is ignored; text-to-image does not use it", stacklevel=2)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(_IGNORED)}
-    _check_keys(module, tensors, path)
-    module.load_state_dict(tensors)
+    _fill(module, tensors, path)
+
+
+def load_state_dict(module: nn.Module, path: Path) -> None:
+    """Load a file that holds a plain state dict, such as Mask-GRPO's ``.pth``, strictly.
+
+    Raises:
+        RecipeError: there is no such file; it holds more than tensors, which is never executed; or it does not fit.
+    """
+    try:
+        tensors = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no weights file {str(path)!r}") from error
+    except pickle.UnpicklingError as error:
+        raise RecipeError(
+            f"{str(path)!r} holds more than tensors and was not opened: it could run code; "
+            "ask for a plain state dict, or convert it where you trust it"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise RecipeError(f"{str(path)!r} cannot be read ({_first_line(error)}); fetch it again") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise RecipeError(f"{str(path)!r} holds no plain state dict, a table of tensors by name")
+    _fill(module, {key.removeprefix("module."): tensor for key, tensor in tensors.items()}, path)
 
 
 def save_folder(module: nn.Module, source: Path, config: ShowoConfig, folder: Path) -> None:
@@ -141,6 +193,18 @@ def save_folder(module: nn.Module, source: Path, config: ShowoConfig, folder: Pa
     inside = source / config.llm_model_path
     if inside.is_dir():
         shutil.copytree(inside, folder / config.llm_model_path, dirs_exist_ok=True)
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put copies of tensors in the place of a module's own, in the dtype that those have."""
+    _check_keys(module, tensors, path)
+    expected = module.state_dict()
+    own = {key: tensor.to(expected[key].dtype, copy=True) for key, tensor in tensors.items()}
+    module.load_state_dict(own, assign=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import RecipeError
 from maskrl.generators.showo.checkpoint import (
     find_folder,
     language_model,
+    load_language_model,
     load_magvit,
+    load_state_dict,
     load_weights,
     read_config,
     save_folder,
@@ -54,12 +55,19 @@ class Showo(MaskedGenerator):
     """Text and image in one sequence; the image attends to everything, the text only to the text before it."""
 
     class Config(ComponentConfig):
-        """Where the weights are: hub ids, folders in the published layout, or ``package:NAME/FOLDER``."""
+        """Where the weights are: hub ids, folders in the published layout, or ``package:NAME/FOLDER``.
+
+        ``weights`` is a file with a plain state dict that takes the place of the checkpoint's own weights, such as the
+        one published with Mask-GRPO. ``language_model`` overrides where the checkpoint says that phi's config
+        and text tokenizer are.
+        """
 
         checkpoint: str = "showlab/show-o-512x512"
         tokenizer: str = "showlab/magvitv2"
+        weights: str | None = None
+        language_model: str | None = None
 
-    paths = ("checkpoint", "tokenizer")
+    paths = ("checkpoint", "tokenizer", "weights", "language_model")
     module: ShowoNetwork
 
     def __init__(self, config: Config) -> None:
@@ -72,14 +80,15 @@ class Showo(MaskedGenerator):
         self.spec = self._spec()
 
     def _load_network(self) -> ShowoNetwork:
-        settings, source = self._settings, language_model(self._settings, self._folder)
-        self._prompting = UniversalPrompting(
-            AutoTokenizer.from_pretrained(source), settings.vocabulary, settings.max_text_length
-        )
-        network = ShowoNetwork(
-            phi_config(AutoConfig.from_pretrained(source), settings.vocabulary), settings.vocabulary
-        )
-        load_weights(network, self._folder)
+        settings = self._settings
+        source = self.config.language_model or language_model(settings, self._folder)
+        phi, tokenizer = load_language_model(source)
+        self._prompting = UniversalPrompting(tokenizer, settings.vocabulary, settings.max_text_length)
+        network = ShowoNetwork.unfilled(phi_config(phi, settings.vocabulary), settings.vocabulary)
+        if self.config.weights is None:
+            load_weights(network, self._folder)
+        else:
+            load_state_dict(network, Path(self.config.weights))
         return network.eval()
 
     def _spec(self) -> GeneratorSpec:

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PhiConfig, PhiForCausalLM
+from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
 from maskrl.generators.showo.prompting import Vocabulary
 
@@ -53,6 +54,14 @@ class ShowoNetwork(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.showo = PhiForCausalLM(phi)
+
+    @classmethod
+    def unfilled(cls, phi: PhiConfig, vocabulary: Vocabulary) -> Self:
+        """Build without memory or time spent on weights, which are to be loaded."""
+        with torch.device("meta"):
+            network = cls(phi, vocabulary)
+        network.showo.model.rotary_emb = PhiRotaryEmbedding(phi)  # its angles are in no checkpoint
+        return network
 
     @property
     def head(self) -> nn.Linear:
