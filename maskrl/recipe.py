@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +22,7 @@ from pydantic import (
     PlainValidator,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -123,6 +125,24 @@ def _source(value: str, info: ValidationInfo) -> str:
     return registry.resolve_local(path, _base(info))
 
 
+def _train_source(value: str, info: ValidationInfo) -> str:
+    """Accept what :func:`_source` does, and a dataset: a folder, or an id on the hub."""
+    path = Path(resolve_path(value, _base(info)))
+    if path.is_absolute() and path.is_dir():
+        return str(path)
+    try:
+        return _source(value, info)
+    except RecipeError:
+        if is_dataset(value):
+            return value
+        raise
+
+
+def is_dataset(source: str) -> bool:
+    """Tell whether a source of prompts is a folder, or looks like an id on the hub (``owner/name``)."""
+    return Path(source).is_dir() or (_HUB_ID.fullmatch(source) is not None and not Path(source).exists())
+
+
 def _detector(value: str, info: ValidationInfo) -> str:
     if not registry.is_local(value):
         registry.find("detectors", value)
@@ -131,17 +151,36 @@ def _detector(value: str, info: ValidationInfo) -> str:
 
 _Section = (PlainValidator(_section), PlainSerializer(Chosen.settings))
 Source = Annotated[str, AfterValidator(_source)]
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.txt)(?<!\.jsonl)")
 
 
 class PromptsConfig(ComponentConfig):
     """Where the prompts of training come from.
 
-    ``train`` is a text file of one prompt a line, a JSONL file, or the name of an installed prompt set;
-    ``column`` is the key of the text in a JSONL file.
+    ``train`` is a text file of one prompt a line, a JSONL file, the name of an installed prompt set, or a dataset: an
+    id on the hub or a folder. ``column`` is the key of the text in JSONL files and datasets; of several columns each is
+    a prompt of its own.
+
+    Of a dataset ``split`` is streamed until there are ``limit`` prompts; ``where`` keeps the rows in which these
+    columns have these values. Of any source, prompts of fewer than ``min_words`` or more than ``max_words`` words are
+    left out.
     """
 
-    train: Source
-    column: str = "text"
+    train: Annotated[str, AfterValidator(_train_source)]
+    column: str | tuple[str, ...] = "text"
+    split: str = "train"
+    where: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1)
+    min_words: int = Field(default=1, ge=1)
+    max_words: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        if is_dataset(self.train) and self.limit is None:
+            raise ValueError(f"say how many prompts to take from the dataset {self.train!r}: limit = 100_000")
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError(f"max_words = {self.max_words} is less than min_words = {self.min_words}")
+        return self
 
 
 class TrainingConfig(ComponentConfig):

@@ -30,12 +30,12 @@ def on_policy(
 ) -> None:
     """Check at every step that the ratio is 1 where no weight has moved, and that a gradient arrives."""
     from maskrl.evals.on_policy import check_steps
-    from maskrl.runtime.prompts import load_prompts
+    from maskrl.runtime.prompts import training_prompts
     from maskrl.types import Stream
 
     chosen = open_source(recipe, run, checkpoint, overrides or ())
     painter = build_painter(chosen)
-    prompts = load_prompts(chosen.prompts.train, chosen.prompts.column)
+    prompts = training_prompts(chosen.prompts)
     checked = check_steps(
         painter.generator,
         chosen.transition.build(),

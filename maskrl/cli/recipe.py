@@ -27,10 +27,10 @@ def show(recipe: RecipeArgument, overrides: SetOption = None) -> None:
 def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     """Report every mistake in a recipe and its prompt files, each at its own key; loads no weights."""
     from maskrl.recipe import read_recipe
-    from maskrl.runtime.prompts import load_prompts
+    from maskrl.runtime.prompts import load_prompts, training_prompts
 
     found = read_recipe(recipe, overrides or ())
-    prompts = load_prompts(found.prompts.train, found.prompts.column)
+    prompts = training_prompts(found.prompts)
     if found.eval.prompts is not None:
         load_prompts(found.eval.prompts)
     typer.echo(f"{recipe}: fine ({len(prompts)} prompts, digest {found.digest()})")

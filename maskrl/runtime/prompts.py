@@ -1,17 +1,77 @@
-"""Prompts: from a text file, from a JSONL file, or from a prompt set that a package ships."""
+"""Prompts: from a text file, from a JSONL file, from a prompt set that a package ships, or from a dataset."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from maskrl import registry
 from maskrl.component import resolve_path
 from maskrl.errors import RecipeError
 from maskrl.interfaces import PromptSet
-from maskrl.recipe import build
+from maskrl.recipe import PromptsConfig, build, is_dataset
 from maskrl.types import Prompt
+
+
+def training_prompts(config: PromptsConfig) -> list[Prompt]:
+    """Read what the section ``[prompts]`` of a recipe asks for, in order.
+
+    Raises:
+        RecipeError: there is no such source, it cannot be read, or nothing is left of it.
+    """
+    columns = (config.column,) if isinstance(config.column, str) else config.column
+    if is_dataset(config.train):
+        found = read_dataset(config, columns)
+    else:
+        found = (prompt for column in columns for prompt in load_prompts(config.train, column))
+    wanted = list(islice((prompt for prompt in found if _fits(prompt.text, config)), config.limit))
+    if not wanted:
+        raise RecipeError(f"no prompt of {config.train!r} is left after filtering; loosen [prompts]")
+    return wanted
+
+
+def read_dataset(config: PromptsConfig, columns: Sequence[str]) -> Iterator[Prompt]:
+    """Stream a dataset from the hub or a folder; reads no further than it is asked.
+
+    Raises:
+        RecipeError: the package ``datasets`` is missing, the dataset cannot be had, or it has no such column.
+    """
+    try:
+        import datasets  # an extra, and slow to import
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"the dataset {config.train!r} needs the package 'datasets': pip install 'maskrl[datasets]'"
+        ) from error
+    try:
+        rows = iter(datasets.load_dataset(config.train, split=config.split, streaming=True))
+        for row in rows:
+            yield from _from_row(row, config, columns)
+    except RecipeError:
+        raise
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(
+            f"the dataset {config.train!r}, split {config.split!r}, cannot be read: {reason}"
+        ) from error
+
+
+def _from_row(row: Mapping[str, Any], config: PromptsConfig, columns: Sequence[str]) -> Iterator[Prompt]:
+    absent = [column for column in (*columns, *config.where) if column not in row]
+    if absent:
+        raise RecipeError(
+            f"the dataset {config.train!r} has no column {absent[0]!r}; it has {', '.join(map(repr, row))}"
+        )
+    if all(row[column] == value for column, value in config.where.items()):
+        texts = (row[column] for column in columns)
+        yield from (Prompt(text.strip()) for text in texts if isinstance(text, str) and text.strip())
+
+
+def _fits(text: str, config: PromptsConfig) -> bool:
+    words = len(text.split())
+    return config.min_words <= words <= (config.max_words or words)
 
 
 def load_prompts(source: str, column: str | None = None, base: Path | None = None) -> list[Prompt]:

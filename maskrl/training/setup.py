@@ -18,7 +18,7 @@ from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Detector, MaskedGenerator
 from maskrl.recipe import EvalConfig, Recipe, build
 from maskrl.runtime.placement import Autocast, Placement
-from maskrl.runtime.prompts import load_prompts
+from maskrl.runtime.prompts import load_prompts, training_prompts
 from maskrl.training.pictures import Sampler
 from maskrl.training.schedule import LearningRate
 from maskrl.training.state import trained_parameters
@@ -92,7 +92,7 @@ def set_up(recipe: Recipe) -> Setup:
         RecipeError: a component, a prompt file or a number of steps is wrong.
         PluginError: a component does not load.
     """
-    prompts = load_prompts(recipe.prompts.train, recipe.prompts.column)
+    prompts = training_prompts(recipe.prompts)
     placement = Placement(recipe.training.device)
     share = _share(recipe.training.prompts_per_update, placement.world_size)
     generator, reward = recipe.generator.build(), recipe.reward.build()
