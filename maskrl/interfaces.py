@@ -70,7 +70,8 @@ class MaskedGenerator(Component):
             positions: Bool [B, N], the positions wanted.
 
         Returns:
-            Float [B, N, V], or Float [M, V] for the M wanted positions, packed row by row.
+            Float [B, N, V], or Float [M, V] for the M wanted positions, packed row by row; bf16 where the network
+            computes in it and nothing was added to what came out.
         """
 
     @abstractmethod
@@ -90,7 +91,8 @@ class TransitionProb(Component):
         """Score B transitions.
 
         Args:
-            logits: Float [M, V] at the masked positions of ``transition``, packed row by row.
+            logits: Float [M, V] at the masked positions of ``transition``, packed row by row; a network that computes
+                in bf16 hands out bf16, of which sums are nats off: take ``grpo.confidence.log_softmax``, which is fp32.
             transition: what happened.
 
         Returns:

@@ -186,13 +186,21 @@ class PromptsConfig(ComponentConfig):
 class TrainingConfig(ComponentConfig):
     """How long, how fast, in what portions. ``prompts_per_update`` counts over all processes.
 
-    ``micro_batch`` ((image, step) pairs per forward and backward), ``rollout_batch`` and ``reward_batch``
-    (images per forward; None: all at once) change memory and speed only. ``max_seconds`` stops a run cleanly.
+    These change memory and speed only, and count on each process: ``micro_batch`` ((image, step) pairs per forward and
+    backward), ``score_batch`` (pairs whose log-probabilities are computed at a time, those of the others again in the
+    backward pass; None: all of the micro-batch), ``rollout_batch`` and ``reward_batch`` (images per forward; None: all
+    at once), ``activation_checkpointing`` (the network's activations are computed again in the backward pass),
+    ``offload`` (decoder and reward are on the device only while they are used), ``compile`` (the network's layers,
+    by torch.compile).
+
+    ``dtype`` bf16 is autocast: weights, log-probabilities and sums stay fp32. ``optimizer`` adamw_8bit keeps its
+    moments in 8 bits (package bitsandbytes). ``max_seconds`` stops a run cleanly.
     """
 
     updates: int = Field(ge=0)
     prompts_per_update: int = Field(ge=1)
     micro_batch: int = Field(default=64, ge=1)
+    score_batch: int | None = Field(default=None, ge=1)
     rollout_batch: int | None = Field(default=None, ge=1)
     reward_batch: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(gt=0)
@@ -201,9 +209,26 @@ class TrainingConfig(ComponentConfig):
     warmup_updates: int = Field(default=0, ge=0)
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
     max_grad_norm: float = Field(default=1.0, gt=0)
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    offload: bool = False
     dtype: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_seconds: float | None = Field(default=None, gt=0)
+
+
+class LoraConfig(ComponentConfig):
+    """Low-rank adapters in place of a full fine-tune.
+
+    ``alpha`` scales them by alpha / rank (None: by 1); ``targets`` are names of layers (None: the generator's own
+    choice); ``base_dtype`` is what the frozen weights are kept in.
+    """
+
+    rank: int = Field(default=32, ge=1)
+    alpha: float | None = Field(default=None, gt=0)
+    targets: tuple[str, ...] | None = None
+    base_dtype: Literal["fp32", "bf16"] = "fp32"
 
 
 class EvalConfig(ComponentConfig):
@@ -255,6 +280,7 @@ class Recipe(ComponentConfig):
     sampling: SamplingConfig = SamplingConfig()
     prompts: PromptsConfig
     training: TrainingConfig
+    lora: LoraConfig | None = None
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -134,6 +134,14 @@ class Transition:
         """Bool [B, N]: masked before and after this step."""
         return self.masked & ~self.revealed
 
+    def select(self, rows: Tensor) -> Transition:
+        """Pick rows: Long [K] in [0, B)."""
+        per_row = {
+            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("step", "mask_id")
+        }
+        step = StepIndex(self.step.t[rows], self.step.num_steps)
+        return Transition(step=step, mask_id=self.mask_id, **per_row)
+
     def pack(self, values: Tensor) -> Tensor:
         """Pick [B, N, ...] -> [M, ...] at the masked positions, row by row."""
         return values[self.masked]

@@ -167,6 +167,7 @@ def toy_parts(generator: ToyGenerator | None = None, **changes: Any) -> Parts:
         process=SingleProcess(),
         stream=Stream(0),
         micro_batch=4,
+        score_batch=4,
         rollout_batch=100,
         reward_batch=5,
         max_grad_norm=math.inf,

@@ -110,6 +110,13 @@ class Red(RewardModel):
         return red
 
 
+class Huge(RewardModel):
+    """Fills the device."""
+
+    def score(self, images, prompts):
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB. A long explanation follows.")
+
+
 class Tiles(Detector):
     classes = NAMES
     colors = HUES

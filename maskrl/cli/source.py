@@ -101,7 +101,8 @@ def build_painter(recipe: Recipe) -> Painter:
         RecipeError: its settings are wrong.
     """
     from maskrl.grpo.config import resolve
-    from maskrl.runtime.placement import Autocast, Placement
+    from maskrl.runtime.autocast import Autocast
+    from maskrl.runtime.placement import Placement
 
     placement = Placement(recipe.training.device)
     generator = recipe.generator.build()

@@ -7,12 +7,14 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from maskrl.errors import TrainingError
 from maskrl.grpo.collect import encode
 from maskrl.grpo.objective import clipped, kl_exact, kl_k3, ratio, surrogate
 from maskrl.grpo.parts import Batch, Parts, lockstep
 from maskrl.interfaces import Condition
+from maskrl.types import Transition
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,39 @@ def _forward(parts: Parts, batch: Batch, micro: Pairs, reference: Condition | No
     guidance = parts.sampling.guidance_loss
     inputs = (transition.step, guidance, transition.masked)
     logits_MV = parts.generator.logits(transition.state, batch.condition.select(prompts_K), *inputs)
-    logp_K = parts.transition.log_prob(logits_MV, transition)
+    logp_K = _score(parts, logits_MV, transition)
     if reference is None or parts.reference is None:
         return logp_K, torch.zeros_like(logp_K)
     with torch.no_grad():
         base_MV = parts.reference.logits(transition.state, reference.select(prompts_K), *inputs)
-        base_logp_K = parts.transition.log_prob(base_MV, transition)
+        base_logp_K = _score(parts, base_MV, transition)
     if parts.config.kl == "exact":
         return logp_K, kl_exact(logits_MV, base_MV, transition)
     return logp_K, kl_k3(logp_K, base_logp_K)
+
+
+def _score(parts: Parts, logits: Tensor, transition: Transition) -> Tensor:
+    """Score the rows of a micro-batch, ``score_batch`` at a time: Float [M, V] -> Float [K].
+
+    A part keeps its logits alone; its softmax, in fp32, is computed again in the backward pass.
+    """
+    num_rows = len(transition.state)
+    if num_rows <= parts.score_batch:
+        return parts.transition.log_prob(logits, transition)
+    rows = torch.arange(num_rows, device=logits.device).split(parts.score_batch)
+    sizes = [int(transition.masked[chunk].sum()) for chunk in rows]
+    return torch.cat(
+        [
+            checkpoint(
+                parts.transition.log_prob,
+                part,
+                transition.select(chunk),
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for chunk, part in zip(rows, logits.split(sizes), strict=True)
+        ]
+    )
 
 
 def _check(parts: Parts, batch: Batch, micro: Pairs, loss: Tensor) -> None:

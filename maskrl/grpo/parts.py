@@ -83,6 +83,8 @@ class Parts:
         reference: the frozen base model; needed where ``config.kl_coef`` > 0, never asked otherwise.
         stream: the root of this run's random streams.
         micro_batch: (image, step) pairs per forward and backward; memory and speed only.
+        score_batch: pairs of a micro-batch whose log-probabilities are kept for the backward pass; those of the others
+            are computed again; memory and speed only.
         rollout_batch: images per forward of the rollout; memory and speed only.
         reward_batch: images per call of the reward; memory and speed only.
         max_grad_norm: the gradient's norm is clipped to this; ``inf`` for never.
@@ -101,6 +103,7 @@ class Parts:
     process: Process
     stream: Stream
     micro_batch: int
+    score_batch: int
     rollout_batch: int
     reward_batch: int
     max_grad_norm: float

@@ -12,8 +12,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from maskrl.errors import RecipeError
-from maskrl.interfaces import Condition, MaskedGenerator, RewardModel
-from maskrl.types import Prompt, StepIndex
+from maskrl.interfaces import MaskedGenerator, RewardModel
 
 T = TypeVar("T")
 BUCKET = 2**26  # gradients that travel together
@@ -99,11 +98,14 @@ class Placement:
         self.wait()
         self.accelerator.end_training()
 
-    def place(self, generator: MaskedGenerator, reward: RewardModel) -> None:
-        """Move every network to the device; only the generator's ``module`` keeps its gradients."""
+    def place(self, generator: MaskedGenerator, reward: RewardModel, offload: bool = False) -> None:
+        """Move every network to the device; only the generator's ``module`` keeps its gradients.
+
+        With ``offload`` the others stay in main memory.
+        """
         generator.module.to(self.device).eval()
         for module in (*generator.frozen, *reward.modules):
-            module.to(self.device).eval().requires_grad_(False)
+            module.to("cpu" if offload else self.device).eval().requires_grad_(False)
 
 
 def _buckets(grads: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -115,44 +117,3 @@ def _buckets(grads: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         bucket.append(grad)
     if bucket:
         yield bucket
-
-
-class Autocast(MaskedGenerator):
-    """A generator whose network computes in bf16 where that is safe; its weights stay fp32, for AdamW."""
-
-    def __init__(self, inner: MaskedGenerator) -> None:
-        super().__init__(inner.config)
-        self.inner, self.module, self.frozen, self.spec = inner, inner.module, inner.frozen, inner.spec
-
-    def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """As the inner generator."""
-        return self.inner.encode(prompts)
-
-    def prefill(self, condition: Condition) -> Condition:
-        """As the inner generator, in bf16."""
-        with torch.autocast(self._device_type, dtype=torch.bfloat16):
-            return self.inner.prefill(condition)
-
-    def logits(
-        self,
-        tokens: Tensor,
-        condition: Condition,
-        step: StepIndex,
-        guidance: float,
-        positions: Tensor | None = None,
-    ) -> Tensor:
-        """As the inner generator, in bf16; fp32 comes out: sums of bf16 log-probabilities are nats off."""
-        with torch.autocast(self._device_type, dtype=torch.bfloat16):
-            return self.inner.logits(tokens, condition, step, guidance, positions).float()
-
-    @property
-    def _device_type(self) -> str:
-        return next(self.module.parameters()).device.type
-
-    def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
-        """As the inner generator."""
-        return self.inner.decode(tokens, condition)
-
-    def save(self, folder: str) -> None:
-        """As the inner generator."""
-        self.inner.save(folder)

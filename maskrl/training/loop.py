@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import torch
 from rich.console import Console
 from torch import Tensor
 
+from maskrl.errors import TrainingError
 from maskrl.evals.geneval import GenEvalReport, read_report, write_report
 from maskrl.grpo.update import collect, learn
 from maskrl.interfaces import MaskedGenerator
@@ -147,8 +149,11 @@ class _Run:
             update, self.setup.prompts, self.recipe.training.prompts_per_update, parts.stream
         )
         first = self.placement.rank * self.setup.share
-        batch = collect(parts, prompts[first : first + self.setup.share], update)
-        metrics = {**batch.metrics, **learn(parts, batch)}
+        try:
+            batch = collect(parts, prompts[first : first + self.setup.share], update)
+            metrics = {**batch.metrics, **learn(parts, batch)}
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(_out_of_memory(update, error)) from error
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]
@@ -243,6 +248,16 @@ class _Run:
         picture = self.folder / "samples" / "before_after.png"
         save_before_after(picture, self.setup.sampler.prompts, before, after)
         return picture
+
+
+def _out_of_memory(update: int, error: Exception) -> str:
+    """Say what to change when the device is full, from the cheapest to the dearest."""
+    reason = str(error).partition(". ")[0]
+    return (
+        f"update {update}: the device is out of memory ({reason}); lower training.micro_batch, score_batch or "
+        "rollout_batch, set activation_checkpointing or offload, or train adapters ([lora]); 'maskrl plan' shows what"
+        " a recipe needs"
+    )
 
 
 def eval_row(when: str, report: GenEvalReport) -> dict[str, str | float]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from maskrl.errors import RecipeError
 from maskrl.evals.geneval import GenEvalReport, evaluate
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
-from maskrl.interfaces import Detector, MaskedGenerator
-from maskrl.recipe import EvalConfig, Recipe, build
-from maskrl.runtime.placement import Autocast, Placement
+from maskrl.interfaces import Detector, MaskedGenerator, RewardModel
+from maskrl.recipe import EvalConfig, Recipe, TrainingConfig, build
+from maskrl.runtime.autocast import Autocast
+from maskrl.runtime.lora import Unadapted, adapt
+from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
+from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import load_prompts, training_prompts
 from maskrl.training.pictures import Sampler
 from maskrl.training.schedule import LearningRate
@@ -95,10 +100,7 @@ def set_up(recipe: Recipe) -> Setup:
     prompts = training_prompts(recipe.prompts)
     placement = Placement(recipe.training.device)
     share = _share(recipe.training.prompts_per_update, placement.world_size)
-    generator, reward = recipe.generator.build(), recipe.reward.build()
-    placement.place(generator, reward)
-    if recipe.training.dtype == "bf16":
-        generator = Autocast(generator)
+    generator, reward = _build_networks(recipe, placement)
     sampling = resolve(recipe.sampling, generator.spec)
     num_steps = recipe.grpo.steps(generator.spec)
     eval_steps = recipe.eval.num_steps or num_steps
@@ -106,16 +108,11 @@ def set_up(recipe: Recipe) -> Setup:
     for steps in (reducer.rollout_steps(num_steps), eval_steps):
         unmask_counts(generator.spec.num_tokens, steps, sampling.schedule)
     training, images = recipe.training, share * recipe.grpo.group_size
-    optimizer = torch.optim.AdamW(
-        trained_parameters(generator).values(),
-        lr=training.learning_rate,
-        betas=training.betas,
-        weight_decay=training.weight_decay,
-    )
+    optimizer = build_optimizer(trained_parameters(generator).values(), training)
     learning_rate, stream = LearningRate(optimizer, training), Stream(recipe.seed)
     parts = Parts(
         generator=generator,
-        reference=frozen_copy(generator) if recipe.grpo.kl_coef > 0 else None,
+        reference=_reference(generator, recipe),
         transition=recipe.transition.build(),
         reward=reward,
         filter=recipe.filter.build(),
@@ -127,6 +124,7 @@ def set_up(recipe: Recipe) -> Setup:
         process=placement,
         stream=stream,
         micro_batch=training.micro_batch,
+        score_batch=training.score_batch or training.micro_batch,
         rollout_batch=training.rollout_batch or images,
         reward_batch=training.reward_batch or images,
         max_grad_norm=training.max_grad_norm,
@@ -148,6 +146,63 @@ def _share(prompts_per_update: int, processes: int) -> int:
             f" choose {near}"
         )
     return share
+
+
+def _build_networks(recipe: Recipe, placement: Placement) -> tuple[MaskedGenerator, RewardModel]:
+    """Build policy and reward, and put them where and in the precision that the recipe asks for."""
+    training = recipe.training
+    generator, reward = recipe.generator.build(), recipe.reward.build()
+    if recipe.lora is not None:
+        adapt(generator, recipe.lora, recipe.seed)
+    placement.place(generator, reward, offload=training.offload)
+    if training.activation_checkpointing:
+        _call(generator, "gradient_checkpointing_enable", "activation_checkpointing")
+    if training.compile:
+        _call(generator, "compile_layers", "compile")
+    if training.dtype == "bf16":
+        generator = Autocast(generator)
+    if training.offload:
+        return OffloadedDecoder(generator, placement.device), OffloadedReward(reward, placement.device)
+    return generator, reward
+
+
+def _call(generator: MaskedGenerator, method: str, key: str) -> None:
+    """Ask a network for what not every network can do."""
+    if not hasattr(generator.module, method):
+        raise RecipeError(
+            f"training.{key} = true, but the network of {type(generator).__name__} has no {method}()"
+        )
+    getattr(generator.module, method)()
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    """Build AdamW over the trained parameters.
+
+    Raises:
+        RecipeError: bitsandbytes is asked for and missing.
+    """
+    settings: Any = {
+        "lr": config.learning_rate,
+        "betas": config.betas,
+        "weight_decay": config.weight_decay,
+    }
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    try:
+        import bitsandbytes  # an extra, and slow to import
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            "training.optimizer = 'adamw_8bit' needs the package 'bitsandbytes': pip install 'maskrl[8bit]'"
+        ) from error
+    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, **settings)
+    return optimizer
+
+
+def _reference(generator: MaskedGenerator, recipe: Recipe) -> MaskedGenerator | None:
+    """Return the policy that training begins from; with adapters, the same network without them."""
+    if recipe.grpo.kl_coef == 0:
+        return None
+    return frozen_copy(generator) if recipe.lora is None else Unadapted(generator)
 
 
 def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:

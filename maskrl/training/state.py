@@ -42,7 +42,7 @@ def capture(parts: Parts, progress: Progress, digest: str) -> tuple[dict[str, Te
     tensors: dict[str, Tensor] = {f"parameter/{name}": parameter for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
         for key, value in parts.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value
+            tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)  # bitsandbytes counts steps in an int
     state = {
         "recipe": digest,
         "update": progress.update,
@@ -85,12 +85,13 @@ def restore(checkpoint: Checkpoint, parts: Parts, learning_rate: LearningRate) -
     )
     for name, parameter in parameters.items():
         parameter.copy_(saved[name])
-    moments: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Tensor | int]] = {}
     places = {name: place for place, name in enumerate(parameters)}
     for key, tensor in checkpoint.tensors.items():
         if key.startswith("optimizer/"):
             _, moment, name = key.split("/", 2)
-            moments.setdefault(places[name], {})[moment] = tensor
+            is_count = tensor.dtype == torch.int64 and tensor.ndim == 0
+            moments.setdefault(places[name], {})[moment] = int(tensor) if is_count else tensor
     groups = parts.optimizer.state_dict()["param_groups"]
     parts.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     learning_rate.continue_from(checkpoint.state["update"])

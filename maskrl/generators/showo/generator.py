@@ -143,7 +143,9 @@ class Showo(MaskedGenerator):
         both = replace(condition, rows=torch.cat([condition.rows, null]))
         both_positions = None if positions is None else torch.cat([positions, positions])
         logits = self._predict(torch.cat([tokens, tokens]), both, both_positions)
-        conditional, unconditional = logits.chunk(2)
+        conditional, unconditional = (
+            part.float() if part.dtype.itemsize < 4 else part for part in logits.chunk(2)
+        )
         return (1 + guidance) * conditional - guidance * unconditional
 
     def _predict(self, tokens: Tensor, condition: ShowoCondition, positions: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PhiConfig, PhiForCausalLM
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
@@ -54,6 +55,8 @@ class ShowoNetwork(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.showo = PhiForCausalLM(phi)
+        self._checkpointing = False
+        self._before, self._after = _before_attention, _after_attention
 
     @classmethod
     def unfilled(cls, phi: PhiConfig, vocabulary: Vocabulary) -> Self:
@@ -68,6 +71,15 @@ class ShowoNetwork(nn.Module):
         """The output layer, over the whole vocabulary."""
         layer: nn.Linear = self.showo.lm_head
         return layer
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Keep of every layer's activations only its input, and compute the others again in the backward pass."""
+        self._checkpointing = True
+
+    def compile_layers(self) -> None:
+        """Compile the layers but for their attention, whose shapes differ from text to text."""
+        self._before = torch.compile(_before_attention, dynamic=True)
+        self._after = torch.compile(_after_attention, dynamic=True)
 
     def read(self, texts: Sequence[Tensor], end: int) -> Memory:
         """Read U texts, Long [P_u] each, that end before position ``end``; differentiable.
@@ -86,7 +98,7 @@ class ShowoNetwork(nn.Module):
                 layers.append((k, v))
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-            x = _block(layer, x, rotation, attend)
+            x = self._layer(layer, x, rotation, attend)
         return Memory(tuple(layers), tuple(len(text) for text in texts))
 
     def look(self, ids: Tensor, groups: Sequence[int], memory: Memory, start: int) -> Tensor:
@@ -111,15 +123,24 @@ class ShowoNetwork(nn.Module):
                 ]
                 return torch.cat(seen)
 
-            x = _block(layer, x, rotation, attend)
+            if self._checkpointing and torch.is_grad_enabled():
+                x = checkpoint(
+                    self._layer, layer, x, rotation, attend, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = self._layer(layer, x, rotation, attend)
         out: Tensor = self.showo.model.final_layernorm(x)
         return out
 
     def code_logits(self, hidden: Tensor) -> Tensor:
-        """Float [..., D] -> [..., V]: the rows of the head that belong to codes, in fp32 at least."""
+        """Float [..., D] -> [..., V]: the rows of the head that belong to codes."""
         first, last = self.vocabulary.code_offset, self.vocabulary.mask_id
-        logits = F.linear(hidden, self.head.weight[first:last], self.head.bias[first:last])
-        return logits if logits.dtype.itemsize >= 4 else logits.float()
+        return F.linear(hidden, self.head.weight[first:last], self.head.bias[first:last])
+
+    def _layer(self, layer: nn.Module, x: Tensor, rotation: KeysValues, attend: Attend) -> Tensor:
+        """Run one layer of Phi: attention and MLP side by side on one layer norm."""
+        normed, q, k, v = self._before(layer, x, rotation)
+        return self._after(layer, x, normed, attend(q, k, v))
 
     def _rotation(self, positions: Tensor) -> KeysValues:
         """Long [B, L] -> cosines and sines of the rotary embedding, Float [B, 1, L, rotated dims]."""
@@ -128,8 +149,8 @@ class ShowoNetwork(nn.Module):
         return cos[:, None], sin[:, None]
 
 
-def _block(layer: Any, x: Tensor, rotation: KeysValues, attend: Attend) -> Tensor:
-    """Run one layer of Phi: attention and MLP side by side on one layer norm."""
+def _before_attention(layer: Any, x: Tensor, rotation: KeysValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Float [B, L, D] -> normalised x, and queries, keys, values Float [B, heads, L, head_dim]."""
     attention, normed = layer.self_attn, layer.input_layernorm(x)
     q, k, v = (
         project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
@@ -139,8 +160,12 @@ def _block(layer: Any, x: Tensor, rotation: KeysValues, attend: Attend) -> Tenso
         _rotate(norm(part), *rotation).to(v.dtype)
         for norm, part in ((attention.q_layernorm, q), (attention.k_layernorm, k))
     )
-    attended: Tensor = attention.dense(attend(q, k, v).transpose(1, 2).flatten(2))
-    out: Tensor = x + attended + layer.mlp(normed)
+    return normed, q, k, v
+
+
+def _after_attention(layer: Any, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+    """Add what attention found, Float [B, heads, L, head_dim], and the MLP's word on it: Float [B, L, D]."""
+    out: Tensor = x + layer.self_attn.dense(attended.transpose(1, 2).flatten(2)) + layer.mlp(normed)
     return out
 
 

@@ -1,0 +1,110 @@
+"""Low-rank adapters: a few trained matrices beside frozen weights, through peft.
+
+Source: Hu et al. 2021 (arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskrl.errors import RecipeError
+from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.recipe import LoraConfig
+from maskrl.runtime.wrapper import Wrapper
+from maskrl.types import StepIndex
+
+ADAPTER = "default"  # peft's name of the only adapter
+
+
+def adapt(generator: MaskedGenerator, config: LoraConfig, seed: int) -> None:
+    """Freeze a generator's network and put adapters beside some of its layers, which begin as no change at all.
+
+    The network's ``state_dict`` becomes that of the merged network: whatever saves it writes the layout it knows.
+
+    Raises:
+        RecipeError: peft is missing, or the network has no such layers.
+    """
+    try:
+        import peft  # an extra, and slow to import
+    except ModuleNotFoundError as error:
+        raise RecipeError("[lora] needs the package 'peft': pip install 'maskrl[lora]'") from error
+    targets = list(config.targets or generator.spec.lora_targets)
+    if not targets:
+        raise RecipeError(
+            f"{type(generator).__name__} names no layers for adapters; say lora.targets = [...]"
+        )
+    settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha or config.rank, target_modules=targets)
+    module = generator.module.requires_grad_(False)
+    if config.base_dtype == "bf16":
+        for parameter in module.parameters():  # not the buffers: rotary angles would be wrong
+            parameter.data = parameter.data.to(torch.bfloat16)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # the same adapters on every process
+            peft.inject_adapter_in_model(settings, module)
+    except ValueError as error:
+        raise RecipeError(
+            f"lora.targets = {targets}: the network of this generator has no such layers"
+        ) from error
+    for _, layer in _adapted(module):
+        for part in (layer.lora_A, layer.lora_B):
+            part.float()
+    module.eval()
+    module.register_state_dict_post_hook(_merge)
+
+
+def _adapted(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    from peft.tuners.lora import LoraLayer
+
+    return ((name, layer) for name, layer in module.named_modules() if isinstance(layer, LoraLayer))
+
+
+def _merge(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    """Write every adapted layer as the plain layer that does the same, in fp32."""
+    for name, layer in _adapted(module):
+        here = f"{prefix}{name}."
+        weight = state.pop(f"{here}base_layer.weight").float()
+        if f"{here}base_layer.bias" in state:
+            state[f"{here}bias"] = state.pop(f"{here}base_layer.bias")
+        for part in ("lora_A", "lora_B"):
+            state.pop(f"{here}{part}.{ADAPTER}.weight")
+        state[f"{here}weight"] = weight + layer.get_delta_weight(ADAPTER).detach().float()
+
+
+@contextmanager
+def adapters_off(module: nn.Module) -> Iterator[None]:
+    """Run a network as it was before :func:`adapt`."""
+    layers = [layer for _, layer in _adapted(module)]
+    try:
+        for layer in layers:
+            layer.enable_adapters(enabled=False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
+
+
+class Unadapted(Wrapper):
+    """The generator without its adapters: the reference policy, at no cost in memory."""
+
+    def prefill(self, condition: Condition) -> Condition:
+        """As the inner generator, without adapters."""
+        with adapters_off(self.module):
+            return self.inner.prefill(condition)
+
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        step: StepIndex,
+        guidance: float,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """As the inner generator, without adapters."""
+        with adapters_off(self.module):
+            return self.inner.logits(tokens, condition, step, guidance, positions)

@@ -1,0 +1,45 @@
+"""A generator around another one, for those that change one thing about it: precision, place, adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.types import Prompt, StepIndex
+
+
+class Wrapper(MaskedGenerator):
+    """Does everything as the inner generator does."""
+
+    def __init__(self, inner: MaskedGenerator) -> None:
+        super().__init__(inner.config)
+        self.inner, self.module, self.frozen, self.spec = inner, inner.module, inner.frozen, inner.spec
+
+    def encode(self, prompts: Sequence[Prompt]) -> Condition:
+        """As the inner generator."""
+        return self.inner.encode(prompts)
+
+    def prefill(self, condition: Condition) -> Condition:
+        """As the inner generator."""
+        return self.inner.prefill(condition)
+
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        step: StepIndex,
+        guidance: float,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """As the inner generator."""
+        return self.inner.logits(tokens, condition, step, guidance, positions)
+
+    def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """As the inner generator."""
+        return self.inner.decode(tokens, condition)
+
+    def save(self, folder: str) -> None:
+        """As the inner generator."""
+        self.inner.save(folder)
