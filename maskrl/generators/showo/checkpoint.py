@@ -7,11 +7,8 @@ published ones do not.
 
 from __future__ import annotations
 
-import json
-import pickle
 import shutil
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PhiConfig
 
 from maskrl.component import open_path
@@ -29,11 +26,11 @@ from maskrl.errors import RecipeError
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.prompting import TextTokenizer, Vocabulary
 from maskrl.types import SamplerDefaults
+from maskrl.weights import as_state_dict, fill, first_line, is_hub_id, read_file, read_json, unreachable
 
 WEIGHTS = ("pytorch_model.safetensors", "model.safetensors")  # the first is the published, odd name
 _NEEDED = ("config.json", *WEIGHTS, "llm/*")  # of a repository on the hub
 _IGNORED = "mm_projector."  # of the CLIP-ViT variants; text-to-image never uses it
-_MOST_KEYS_LISTED = 5
 
 
 class ShowoConfig(BaseModel):
@@ -68,7 +65,7 @@ def find_folder(name: str, what: str) -> Path:
     local = Path(open_path(name))
     if local.is_dir():
         return local
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not is_hub_id(name):
         raise RecipeError(
             f"{what} {name!r} is no folder and no hub id; give a folder in the published layout"
         )
@@ -78,18 +75,10 @@ def find_folder(name: str, what: str) -> Path:
         raise RecipeError(unreachable(f"{what} {name!r}", error)) from error
 
 
-def unreachable(what: str, error: Exception) -> str:
-    """Say that something is neither here nor to be had from the hub, and what to do."""
-    return (
-        f"{what} is no folder here, and the hub could not be reached for it ({type(error).__name__}); "
-        "fetch it on a machine that reaches the hub, and point to the folder"
-    )
-
-
 def read_config(folder: Path) -> ShowoConfig:
     """Read ``config.json`` and check that its sizes agree with each other."""
     try:
-        config = ShowoConfig(**_read_json(folder / "config.json"))
+        config = ShowoConfig(**read_json(folder / "config.json"))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -120,7 +109,7 @@ def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
         return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         if Path(source).is_dir():
-            message = f"the language model in {source!r} cannot be read: {_first_line(error)}"
+            message = f"the language model in {source!r} cannot be read: {first_line(error)}"
             raise RecipeError(message) from error
         raise RecipeError(
             unreachable(f"the language model {source!r}", error) + " with generator.language_model"
@@ -130,7 +119,7 @@ def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
 def load_magvit(folder: Path) -> Magvit:
     """Load the image tokenizer; without sizes in a ``config.json`` it has the published ones."""
     path = folder / "config.json"
-    config = MagvitConfig(**_read_json(path)) if path.exists() else MagvitConfig()
+    config = MagvitConfig(**read_json(path)) if path.exists() else MagvitConfig()
     with torch.device("meta"):
         model = Magvit(config)
     load_weights(model, folder)
@@ -155,7 +144,7 @@ def load_weights(module: nn.Module, folder: Path) -> None:
     if any(key.startswith(_IGNORED) for key in tensors):
         warnings.warn(f"{path.name}: {_IGNORED}* is ignored; text-to-image does not use it", stacklevel=2)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(_IGNORED)}
-    _fill(module, tensors, path)
+    fill(module, tensors, path)
 
 
 def load_state_dict(module: nn.Module, path: Path) -> None:
@@ -164,24 +153,7 @@ def load_state_dict(module: nn.Module, path: Path) -> None:
     Raises:
         RecipeError: there is no such file; it holds more than tensors, which is never executed; or it does not fit.
     """
-    try:
-        tensors = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except FileNotFoundError as error:
-        raise RecipeError(f"there is no weights file {str(path)!r}") from error
-    except pickle.UnpicklingError as error:
-        raise RecipeError(
-            f"{str(path)!r} holds more than tensors and was not opened: it could run code; "
-            "ask for a plain state dict, or convert it where you trust it"
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        raise RecipeError(f"{str(path)!r} cannot be read ({_first_line(error)}); fetch it again") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise RecipeError(f"{str(path)!r} holds no plain state dict, a table of tensors by name")
-    _fill(module, {key.removeprefix("module."): tensor for key, tensor in tensors.items()}, path)
+    fill(module, as_state_dict(read_file(path), path), path)
 
 
 def save_folder(module: nn.Module, source: Path, config: ShowoConfig, folder: Path) -> None:
@@ -193,48 +165,3 @@ def save_folder(module: nn.Module, source: Path, config: ShowoConfig, folder: Pa
     inside = source / config.llm_model_path
     if inside.is_dir():
         shutil.copytree(inside, folder / config.llm_model_path, dirs_exist_ok=True)
-
-
-def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put copies of tensors in the place of a module's own, in the dtype that those have."""
-    _check_keys(module, tensors, path)
-    expected = module.state_dict()
-    own = {key: tensor.to(expected[key].dtype, copy=True) for key, tensor in tensors.items()}
-    module.load_state_dict(own, assign=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _check_keys(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    expected = module.state_dict()
-    faults = {
-        "missing": [k for k in expected if k not in tensors],
-        "unknown": [k for k in tensors if k not in expected],
-        "of another shape": [
-            f"{k} {tuple(tensors[k].shape)} for {tuple(v.shape)}"
-            for k, v in expected.items()
-            if k in tensors and tensors[k].shape != v.shape
-        ],
-    }
-    told = [f"{len(keys)} {what} ({_some(keys)})" for what, keys in faults.items() if keys]
-    if told:
-        raise RecipeError(f"{str(path)!r} does not fit {type(module).__name__}: {'; '.join(told)}")
-
-
-def _some(keys: list[str]) -> str:
-    more = len(keys) - _MOST_KEYS_LISTED
-    return ", ".join(keys[:_MOST_KEYS_LISTED]) + (f", and {more} more" if more > 0 else "")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"{str(path)!r} is missing; a checkpoint folder needs it") from error
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{str(path)!r} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise RecipeError(f"{str(path)!r} holds no table of settings")
-    return found

@@ -1,0 +1,140 @@
+"""Files that hold weights: read without running what they hold, put into a module strictly, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from maskrl.errors import RecipeError
+
+_MOST_KEYS_LISTED = 5
+_DAMAGED = (
+    *(SafetensorError, pickle.UnpicklingError, OSError, RuntimeError),
+    *(EOFError, LookupError, ValueError, struct.error),
+)
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name looks like an id on the hub, ``owner/name``, and not like a path."""
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1
+
+
+def unreachable(what: str, error: Exception) -> str:
+    """Say that something is neither here nor to be had from the hub, and what to do."""
+    return (
+        f"{what} is no folder here, and the hub could not be reached for it ({type(error).__name__}); "
+        "fetch it on a machine that reaches the hub, and point to the folder"
+    )
+
+
+def read_file(path: Path) -> Any:
+    """Read what a ``.safetensors`` file or a pickle of PyTorch's holds, to the CPU. No code in it is run.
+
+    Raises:
+        RecipeError: there is no such file, it is damaged, or a pickle holds more than tensors, numbers and texts.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RecipeError(f"there is no weights file {str(path)!r}") from error
+    except _DAMAGED as error:
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            raise RecipeError(
+                f"{str(path)!r} holds more than tensors and was not opened: it could run code; "
+                "ask for a plain state dict, or convert it where you trust it"
+            ) from error
+        raise RecipeError(f"{str(path)!r} cannot be read ({first_line(error)}); fetch it again") from error
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a pickled NumPy number or text is made of: harmless, and common beside the weights of a training run."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    both_names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    codes = "?" + np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "SU"
+    return [*both_names, np.dtype, *{type(np.dtype(code)) for code in codes}]
+
+
+def as_state_dict(found: Any, path: Path) -> dict[str, Tensor]:
+    """Return what a file held as a table of tensors by name; the ``module.`` of a wrapped network is dropped.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise RecipeError(f"{str(path)!r} holds no plain state dict, a table of tensors by name")
+    return {key.removeprefix("module."): tensor for key, tensor in found.items()}
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put copies of tensors in the place of a module's own, in the dtype that those have.
+
+    Raises:
+        RecipeError: a tensor is missing, unknown or of another shape.
+    """
+    expected = module.state_dict()
+    shapes = {key: tuple(tensor.shape) for key, tensor in expected.items()}
+    check_shapes(tensors, shapes, path, type(module).__name__)
+    own = {key: tensor.to(expected[key].dtype, copy=True) for key, tensor in tensors.items()}
+    module.load_state_dict(own, assign=True)
+
+
+def check_shapes(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], path: Path, what: str
+) -> None:
+    """Check names and shapes of tensors.
+
+    Raises:
+        RecipeError: in one line, how many are missing, unknown or of another shape, and the first of each.
+    """
+    faults = {
+        "missing": [key for key in expected if key not in tensors],
+        "unknown": [key for key in tensors if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(tensors[key].shape)} for {shape}"
+            for key, shape in expected.items()
+            if key in tensors and tuple(tensors[key].shape) != shape
+        ],
+    }
+    told = [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]
+    if told:
+        raise RecipeError(f"{str(path)!r} does not fit {what}: {'; '.join(told)}")
+
+
+def _some(keys: list[str]) -> str:
+    more = len(keys) - _MOST_KEYS_LISTED
+    return ", ".join(keys[:_MOST_KEYS_LISTED]) + (f", and {more} more" if more > 0 else "")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a table of settings.
+
+    Raises:
+        RecipeError: it is missing, or no such table.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{str(path)!r} is missing; a checkpoint folder needs it") from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{str(path)!r} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise RecipeError(f"{str(path)!r} holds no table of settings")
+    return found
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, PyTorch's go on for many, or its name if it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
