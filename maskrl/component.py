@@ -1,14 +1,22 @@
-"""What every pluggable part is: a final class that owns its pydantic ``Config`` and is built from it alone."""
+"""What every pluggable part is: a final class that owns its pydantic ``Config`` and is built from it alone.
+
+And how one is chosen: by its name and its settings, in a section of a recipe, in a setting of another component, or in
+code.
+"""
 
 from __future__ import annotations
 
 import importlib.resources
 from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError, ValidationInfo
+from pydantic_core import ErrorDetails
 
+from maskrl import registry
 from maskrl.errors import RecipeError
 
 PACKAGED = "package:"
@@ -32,6 +40,118 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+
+C = TypeVar("C", bound=Component)
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[C]):
+    """A section that names a component: its class, and its settings as its own ``Config`` read them."""
+
+    name: str
+    component: type[C]
+    config: ComponentConfig
+
+    def build(self) -> C:
+        """Build the component."""
+        return self.component(self.config)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the section with every default."""
+        return {"name": self.name, **self.config.model_dump(mode="json")}
+
+
+def choose(kind: str, section: Mapping[str, Any], base: Path) -> Chosen[Any]:
+    """Import the component a section names and validate the section.
+
+    Args:
+        kind: a key of ``registry.KINDS``.
+        section: ``name``, and the keys of that component's ``Config``.
+        base: the folder that relative paths start from.
+
+    Raises:
+        RecipeError: no such component.
+        PluginError: it does not import.
+        ValidationError: the settings are wrong (pydantic's, so that a recipe can place it at the user's key).
+    """
+    settings = dict(section)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise RecipeError(f'say which {registry.KINDS[kind].label}: name = "..."')
+    component = registry.load(kind, name, base)
+    for key in component.paths:
+        if isinstance(settings.get(key), str):
+            settings[key] = resolve_path(settings[key], base)
+    config = component.Config.model_validate(settings, context={"base": base})
+    return Chosen(registry.resolve_local(name, base), component, config)
+
+
+def build(kind: str, section: Mapping[str, Any], base: Path) -> Component:
+    """Build the component a section names, outside of a recipe (a detector, say).
+
+    Raises:
+        RecipeError: no such component, or wrong settings.
+        PluginError: it does not import.
+    """
+    try:
+        chosen: Chosen[Component] = choose(kind, section, base)
+    except ValidationError as error:
+        name = f"{registry.KINDS[kind].label} {section['name']!r}"
+        raise RecipeError("\n".join(f"{name}: {say(detail)}" for detail in error.errors())) from error
+    return chosen.build()
+
+
+def named(kind: str) -> tuple[PlainValidator, PlainSerializer]:
+    """Annotate a setting that names another component, as a string or as a section with that one's settings.
+
+    ::
+
+        detector: Annotated[Chosen[Detector], *named("detectors")]
+    """
+
+    def read(value: Any, info: ValidationInfo) -> Chosen[Any]:
+        if isinstance(value, str):
+            return choose(kind, {"name": value}, base_of(info))
+        if not isinstance(value, Mapping):
+            raise ValueError(f"names a {registry.KINDS[kind].label}, or is a section that does")
+        return choose_section(kind, value, base_of(info))
+
+    return PlainValidator(read), PlainSerializer(Chosen.settings)
+
+
+def choose_section(kind: str, section: Mapping[str, Any], base: Path) -> Chosen[Any]:
+    """Do as :func:`choose`, within a validator: a component that cannot be had is a mistake at the key ``name``.
+
+    Raises:
+        PluginError: it does not import.
+        ValidationError: no such component, or wrong settings.
+    """
+    try:
+        return choose(kind, section, base)
+    except RecipeError as error:
+        name: Any = {"type": "value_error", "loc": ("name",), "input": section, "ctx": {"error": error}}
+        raise ValidationError.from_exception_data("section", [name]) from error
+
+
+def base_of(info: ValidationInfo) -> Path:
+    """Return the folder that relative paths start from, while settings are validated."""
+    return info.context["base"] if info.context else Path()
+
+
+def say(detail: ErrorDetails, known: Sequence[str] = ()) -> str:
+    """Say in one line what is wrong with which key; ``known`` is what an unknown key could have been."""
+    key = ".".join(str(part) for part in detail["loc"])
+    cause = detail.get("ctx", {}).get("error")
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key{registry.nearest(str(detail['loc'][-1]), known)}"
+    if detail["type"] == "missing":
+        return f"{key}: is missing"
+    if detail["type"] == "model_type":
+        return f"{key}: is a section: write [{key}]"
+    if cause is not None:
+        return f"{key}: {cause}"
+    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
 
 
 def resolve_path(value: str, base: Path) -> str:

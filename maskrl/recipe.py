@@ -11,9 +11,8 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -28,12 +27,10 @@ from pydantic_core import ErrorDetails
 
 import maskrl
 from maskrl import registry
-from maskrl.component import Component, ComponentConfig, resolve_path
+from maskrl.component import Chosen, ComponentConfig, base_of, choose_section, resolve_path, say
 from maskrl.errors import RecipeError
 from maskrl.grpo.config import GRPOConfig, SamplingConfig
 from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
-
-C = TypeVar("C", bound=Component)
 
 SECTIONS = {
     "generator": "generators",
@@ -44,90 +41,26 @@ SECTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Chosen(Generic[C]):
-    """A section that names a component: its class, and its settings as its own ``Config`` read them."""
-
-    name: str
-    component: type[C]
-    config: ComponentConfig
-
-    def build(self) -> C:
-        """Build the component."""
-        return self.component(self.config)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the section with every default."""
-        return {"name": self.name, **self.config.model_dump(mode="json")}
-
-
-def choose(kind: str, section: Mapping[str, Any], base: Path) -> Chosen[Any]:
-    """Import the component a section names and validate the section.
-
-    Args:
-        kind: a key of ``registry.KINDS``.
-        section: ``name``, and the keys of that component's ``Config``.
-        base: the folder that relative paths start from.
-
-    Raises:
-        RecipeError: no such component.
-        PluginError: it does not import.
-        ValidationError: the settings are wrong (pydantic's, so that a recipe can place it at the user's key).
-    """
-    settings = dict(section)
-    name = settings.pop("name", None)
-    if not isinstance(name, str):
-        raise RecipeError(f'say which {registry.KINDS[kind].label}: name = "..."')
-    component = registry.load(kind, name, base)
-    for key in component.paths:
-        if isinstance(settings.get(key), str):
-            settings[key] = resolve_path(settings[key], base)
-    return Chosen(registry.resolve_local(name, base), component, component.Config.model_validate(settings))
-
-
-def build(kind: str, section: Mapping[str, Any], base: Path) -> Component:
-    """Build the component a section names, outside of a recipe (a detector, say).
-
-    Raises:
-        RecipeError: no such component, or wrong settings.
-        PluginError: it does not import.
-    """
-    try:
-        chosen: Chosen[Component] = choose(kind, section, base)
-    except ValidationError as error:
-        name = f"{registry.KINDS[kind].label} {section['name']!r}"
-        raise RecipeError("\n".join(f"{name}: {_say(detail)}" for detail in error.errors())) from error
-    return chosen.build()
-
-
-def _base(info: ValidationInfo) -> Path:
-    return info.context["base"] if info.context else Path()
-
-
 def _section(value: Any, info: ValidationInfo) -> Chosen[Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"is a section: write [{info.field_name}]")
-    try:
-        return choose(SECTIONS[str(info.field_name)], value, _base(info))
-    except RecipeError as error:
-        name: Any = {"type": "value_error", "loc": ("name",), "input": value, "ctx": {"error": error}}
-        raise ValidationError.from_exception_data("section", [name]) from error
+    return choose_section(SECTIONS[str(info.field_name)], value, base_of(info))
 
 
 def _source(value: str, info: ValidationInfo) -> str:
     """Accept a file that exists, or the name of an installed prompt set."""
-    path = resolve_path(value, _base(info))  # absolute if it is a file beside the recipe
+    path = resolve_path(value, base_of(info))  # absolute if it is a file beside the recipe
     if not (Path(path).is_absolute() and Path(path).exists()) and not registry.is_local(value):
         try:
             registry.find("prompts", value)
         except RecipeError as error:
             raise RecipeError(f"there is no file {value!r} beside the recipe, and {error}") from error
-    return registry.resolve_local(path, _base(info))
+    return registry.resolve_local(path, base_of(info))
 
 
 def _train_source(value: str, info: ValidationInfo) -> str:
     """Accept what :func:`_source` does, and a dataset: a folder, or an id on the hub."""
-    path = Path(resolve_path(value, _base(info)))
+    path = Path(resolve_path(value, base_of(info)))
     if path.is_absolute() and path.is_dir():
         return str(path)
     try:
@@ -146,7 +79,7 @@ def is_dataset(source: str) -> bool:
 def _detector(value: str, info: ValidationInfo) -> str:
     if not registry.is_local(value):
         registry.find("detectors", value)
-    return registry.resolve_local(value, _base(info))
+    return registry.resolve_local(value, base_of(info))
 
 
 _Section = (PlainValidator(_section), PlainSerializer(Chosen.settings))
@@ -379,25 +312,10 @@ def _mistakes(path: Path, data: Mapping[str, Any], error: ValidationError) -> Re
     """Turn pydantic's list into one line a mistake; a single mistake keeps its own class of error."""
     details = error.errors()
     known = [_known_keys(detail, data, path.parent) for detail in details]
-    message = "\n".join(f"{path}: {_say(detail, keys)}" for detail, keys in zip(details, known, strict=True))
+    message = "\n".join(f"{path}: {say(detail, keys)}" for detail, keys in zip(details, known, strict=True))
     cause = details[0].get("ctx", {}).get("error")
     kind = type(cause) if len(details) == 1 and isinstance(cause, RecipeError) else RecipeError
     return kind(message)
-
-
-def _say(detail: ErrorDetails, known: Sequence[str] = ()) -> str:
-    """Say in one line what is wrong with which key."""
-    key = ".".join(str(part) for part in detail["loc"])
-    cause = detail.get("ctx", {}).get("error")
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key{registry.nearest(str(detail['loc'][-1]), known)}"
-    if detail["type"] == "missing":
-        return f"{key}: is missing"
-    if detail["type"] == "model_type":
-        return f"{key}: is a section: write [{key}]"
-    if cause is not None:
-        return f"{key}: {cause}"
-    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
 
 
 def _known_keys(detail: ErrorDetails, data: Mapping[str, Any], base: Path) -> list[str]:

@@ -1,13 +1,15 @@
-"""Paths in recipes work from anywhere; settings are closed and frozen."""
+"""Paths in recipes work from anywhere; settings are closed and frozen, and may name other components."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from pydantic import ValidationError
 
 import maskrl
-from maskrl.component import ComponentConfig, open_path, resolve_path
+from maskrl.component import Chosen, ComponentConfig, named, open_path, resolve_path
 from maskrl.errors import RecipeError
+from maskrl.interfaces import GroupFilter
 
 
 @pytest.mark.parametrize("value", ["showlab/show-o-512x512", "openai", "package:maskrl/shapes"])
@@ -39,3 +41,41 @@ def test_settings_refuse_unknown_keys_and_changes():
         Config.model_validate({"sizes": 4})
     with pytest.raises(ValidationError, match="frozen"):
         Config().size = 4
+
+
+class Naming(ComponentConfig):
+    filter: Annotated[Chosen[GroupFilter], *named("filters")]
+
+
+def test_a_setting_names_a_component_by_a_string_or_a_section():
+    assert Naming(filter="std_percentile").filter.config.percentile == 10
+    named_with_settings = Naming(filter={"name": "std_percentile", "percentile": 30})
+    assert named_with_settings.filter.build().config.percentile == 30
+    written = named_with_settings.model_dump(mode="json")
+    assert written["filter"]["percentile"] == 30
+    assert Naming.model_validate(written) == named_with_settings
+
+
+def test_a_named_file_is_relative_to_the_recipe(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from maskrl.filters.keep_all import KeepAll\nclass Mine(KeepAll):\n    pass\n"
+    )
+    config = Naming.model_validate({"filter": "mine.py:Mine"}, context={"base": tmp_path})
+    assert config.filter.name == f"{tmp_path / 'mine.py'}:Mine"
+    assert type(config.filter.build()).__name__ == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "complaint"),
+    [
+        ("keep_al", ("filter",), "did you mean 'keep_all'"),
+        ({"name": "keep_al"}, ("filter", "name"), "did you mean 'keep_all'"),
+        ({"percentile": 30}, ("filter", "name"), "say which filter"),
+        ({"name": "std_percentile", "percentle": 3}, ("filter", "percentle"), "Extra inputs"),
+        (3, ("filter",), "names a filter, or is a section"),
+    ],
+)
+def test_a_component_that_cannot_be_had_is_a_mistake_at_its_key(value, where, complaint):
+    with pytest.raises(ValidationError, match=complaint) as error:
+        Naming(filter=value)
+    assert error.value.errors()[0]["loc"] == where

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskrl.component import build
 from maskrl.errors import PluginError, RecipeError, UnknownComponent
-from maskrl.recipe import TrackingConfig, TrainingConfig, build, read_recipe, shipped_recipes
+from maskrl.recipe import TrackingConfig, TrainingConfig, read_recipe, shipped_recipes
 
 TOY = Path(__file__).with_name("toy_run.py")
 

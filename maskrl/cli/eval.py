@@ -78,9 +78,9 @@ def _evaluate(recipe: Recipe, painter: Painter, out: Path | None) -> GenEvalRepo
     from rich.console import Console
     from rich.progress import Progress
 
+    from maskrl.component import build
     from maskrl.evals.geneval import evaluate, image_folder
     from maskrl.interfaces import Detector
-    from maskrl.recipe import build
     from maskrl.runtime.prompts import load_prompts
     from maskrl.types import Stream
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from maskrl import registry
-from maskrl.component import resolve_path
+from maskrl.component import build, resolve_path
 from maskrl.errors import RecipeError
 from maskrl.interfaces import PromptSet
-from maskrl.recipe import PromptsConfig, build, is_dataset
+from maskrl.recipe import PromptsConfig, is_dataset
 from maskrl.types import Prompt
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from maskrl.component import build
 from maskrl.errors import RecipeError
 from maskrl.evals.geneval import GenEvalReport, evaluate
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Detector, MaskedGenerator, RewardModel
-from maskrl.recipe import EvalConfig, Recipe, TrainingConfig, build
+from maskrl.recipe import EvalConfig, Recipe, TrainingConfig
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
