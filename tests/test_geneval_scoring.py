@@ -85,6 +85,14 @@ def test_selection_is_strict_sorted_and_stricter_for_counting():
     assert "cat" not in select(candidates, "colors")
 
 
+@pytest.mark.parametrize(("tag", "threshold"), [("colors", 0.3), ("counting", 0.9)])
+def test_scores_are_compared_in_single_precision(tag, threshold):
+    here = np.float32(threshold)
+    scores = [np.nextafter(here, np.float32(side)) for side in (0, 1)] + [here, threshold]
+    kept = select({"dog": [found(float(score)) for score in scores]}, tag)
+    assert [d.score for d in kept["dog"]] == [float(scores[1])]
+
+
 def test_selection_keeps_sixteen_and_duplicates():
     candidates = {"dog": [found(0.5 + i / 100) for i in range(20)]}
     kept = select(candidates, "two_object")["dog"]
@@ -132,6 +140,13 @@ def test_only_the_most_confident_instance_needs_the_color():
     assert wrong == (False, "expected red car>=1, found 0 red; and 1 blue")
 
 
+def test_colors_are_listed_in_the_official_order_and_foreign_ones_last():
+    metadata = {"include": [{"class": "car", "count": 5, "color": "red"}]}
+    names = dict(zip((0.9, 0.8, 0.7, 0.6, 0.5), ("teal", "white", "blue", "teal", "red"), strict=True))
+    _, reason = judge(IMAGE, {"car": [found(score) for score in names]}, metadata, color_by_score(names))
+    assert reason == "expected red car>=5, found 1 red; and 1 red, 1 blue, 1 white, 2 teal"
+
+
 @pytest.mark.parametrize(("car", "dog"), list(product(("red", "blue", None), repeat=2)))
 def test_color_attribution_wants_both_colors(car, dog):
     metadata = {
@@ -168,7 +183,7 @@ def test_position_judges_the_most_confident_pair(wanted):
         objects = {"dog": [dog], "cat": [found(0.9, place), decoy]}
         correct, reason = judge(IMAGE, objects, metadata, unexpected_color)
         assert correct == (relation == wanted)
-        assert reason == ("" if correct else f"expected {wanted} target, found {relation} target")
+        assert reason == ("" if correct else f"expected cat {wanted} target, found {relation} target")
 
 
 def test_position_needs_every_pair_of_the_groups():

@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from numpy import argsort
+import numpy as np
 from torch import Tensor
 
+from maskrl.geneval.coco import COLORS
 from maskrl.interfaces import Detection
 
 Box = tuple[float, float, float, float]
@@ -42,9 +43,11 @@ def select(candidates: Objects, tag: str, max_overlap: float = 1.0) -> dict[str,
 
 
 def _select_class(found: Sequence[Detection], threshold: float, max_overlap: float) -> list[Detection]:
-    # Of equal scores the last comes first, as officially.
-    order = argsort([detection.score for detection in found], kind="stable")[::-1]
-    confident = [found[i] for i in order if found[i].score > threshold][:MAX_OBJECTS]
+    # Single precision, as officially: a score of 0.3 has to lose against a threshold of 0.3, whichever is rounded.
+    scores = np.asarray([detection.score for detection in found], dtype=np.float32)
+    # Of equal scores the last comes first. Officially their order is not guaranteed; this is the usual one.
+    order = np.argsort(scores, kind="stable")[::-1]
+    confident = [found[i] for i in order if scores[i] > np.float32(threshold)][:MAX_OBJECTS]
     if max_overlap == 1:
         return confident
     kept: list[Detection] = []
@@ -141,8 +144,14 @@ def _color_fault(colors: Sequence[str], clause: Mapping[str, Any]) -> str:
     wanted, number = clause["color"], colors.count(clause["color"])
     if number >= clause["count"]:
         return ""
-    seen = ", ".join(f"{colors.count(color)} {color}" for color in dict.fromkeys(colors))
+    seen = ", ".join(f"{colors.count(color)} {color}" for color in _in_order(colors))
     return f"expected {wanted} {clause['class']}>={clause['count']}, found {number} {wanted}; and {seen}"
+
+
+def _in_order(colors: Sequence[str]) -> list[str]:
+    """Return each colour once: the official ones in their order, then others as they come."""
+    others = [color for color in dict.fromkeys(colors) if color not in COLORS]
+    return [color for color in COLORS if color in colors] + others
 
 
 def _position_fault(
@@ -156,5 +165,6 @@ def _position_fault(
         for other in others:
             held = relative_position(detection.box, other.box)
             if relation not in held:
-                return f"expected {relation} target, found {' and '.join(sorted(held))} target"
+                seen = " and ".join(sorted(held))
+                return f"expected {clause['class']} {relation} target, found {seen} target"
     return ""
