@@ -161,10 +161,12 @@ class Detector(Component):
     Attributes:
         classes: what it can find, singular, as written in prompts' metadata.
         colors: what ``color`` can answer.
+        modules: its networks, so that placement can move them.
     """
 
     classes: Sequence[str]
     colors: Sequence[str]
+    modules: Sequence[nn.Module] = ()
 
     @abstractmethod
     def detect(self, image: Tensor) -> dict[str, list[Detection]]:
