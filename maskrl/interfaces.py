@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maskrl.component import Component
-from maskrl.types import GeneratorSpec, Prompt, StepIndex, Stream, Trajectory, Transition
+from maskrl.errors import RecipeError
+from maskrl.types import Cost, GeneratorSpec, Prompt, StepIndex, Stream, Trajectory, Transition
 
 
 class Condition(ABC):
@@ -39,6 +40,21 @@ class MaskedGenerator(Component):
     module: nn.Module
     frozen: Sequence[nn.Module]
     spec: GeneratorSpec
+
+    @classmethod
+    def cost(cls, config: Any, *, bf16: bool, checkpointing: bool, text_tokens: int) -> Cost:
+        """Say what a generator of these settings costs, without loading its weights.
+
+        Args:
+            config: as the generator would get it.
+            bf16: whether the network computes in bf16.
+            checkpointing: whether activations are computed again in the backward pass.
+            text_tokens: length of a text, as the network counts it.
+
+        Raises:
+            RecipeError: this generator does not know.
+        """
+        raise RecipeError(f"{cls.__name__} does not say what it costs: it has no cost()")
 
     @abstractmethod
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
@@ -108,6 +124,15 @@ class RewardModel(Component):
     """Judges finished images. ``modules`` lists its networks, so that placement can move them."""
 
     modules: Sequence[nn.Module] = ()
+
+    @classmethod
+    def cost(cls, config: Any) -> tuple[int, float]:
+        """Return the parameters of a reward of these settings, and the FLOPs of one image; loads no weights.
+
+        Raises:
+            RecipeError: this reward does not know.
+        """
+        raise RecipeError(f"{cls.__name__} does not say what it costs: it has no cost()")
 
     @abstractmethod
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:

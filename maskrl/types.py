@@ -66,6 +66,38 @@ class GeneratorSpec:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a generator costs, known without its weights. A multiplication and an addition are two FLOPs.
+
+    Attributes:
+        spec: its sizes.
+        parameters: of the network that training updates.
+        frozen_parameters: of the networks that are never trained.
+        adapter_sizes: by name of layer, the sum of (inputs + outputs) over all layers of that name: what adapters of
+            rank 1 beside them hold.
+        prompt_flops: reading one text.
+        image_flops: one image at one step, forward, without the head.
+        position_flops: the head at one masked position, forward.
+        decode_flops: painting one image.
+        decode_bytes: what painting one image takes beside the weights, about.
+        pair_bytes: what autograd keeps of one (image, step) pair, without the head.
+        copy_bytes: what it keeps beside that whatever the number of pairs: weights in the precision of the computation.
+    """
+
+    spec: GeneratorSpec
+    parameters: int
+    frozen_parameters: int
+    adapter_sizes: Mapping[str, int]
+    prompt_flops: float
+    image_flops: float
+    position_flops: float
+    decode_flops: float
+    decode_bytes: float
+    pair_bytes: float
+    copy_bytes: float
+
+
+@dataclass(frozen=True)
 class Stream:
     """A named source of random numbers: a pure function of a seed and a path, shared by no two users.
 

@@ -15,6 +15,7 @@ import typer
 
 from maskrl import __version__
 from maskrl.cli import check, eval, plugins, recipe
+from maskrl.cli.plan import plan
 from maskrl.cli.sample import sample
 from maskrl.cli.train import train
 from maskrl.errors import MaskRLError
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(plan)
 app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plugins.app, name="plugins")

@@ -5,6 +5,7 @@ Source: Radford et al. 2021 (arXiv 2103.00020); weights and architectures throug
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import open_clip
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
@@ -40,6 +44,25 @@ class Clip(RewardModel):
         super().__init__(config)
         self._network, self._tokenizer = _load(config.model, config.pretrained)
         self.modules = (self._network,)
+
+    @classmethod
+    def cost(cls, config: Config) -> tuple[int, float]:
+        """See :class:`RewardModel`; the architecture is built without memory."""
+        folder = Path(open_path(config.model))
+        if folder.is_dir():
+            settings = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+        else:
+            settings = open_clip.get_model_config(config.model)
+        if settings is None:
+            raise RecipeError(f"open_clip knows no architecture {config.model!r}")
+        settings["text_cfg"].pop("hf_tokenizer_name", None)
+        with FakeTensorMode():  # with gradients: the fast path without them is not counted
+            network = open_clip.CLIP(**settings).eval()
+            size = settings["vision_cfg"]["image_size"]
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+                network.encode_image(torch.zeros(1, 3, size, size))
+                network.encode_text(torch.zeros(1, network.context_length, dtype=torch.long))
+        return sum(p.numel() for p in network.parameters()), float(counted.get_total_flops())
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:

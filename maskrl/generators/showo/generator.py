@@ -17,6 +17,7 @@ from torch import Tensor
 from maskrl.component import ComponentConfig
 from maskrl.errors import RecipeError
 from maskrl.generators.showo.checkpoint import (
+    ShowoConfig,
     find_folder,
     language_model,
     load_language_model,
@@ -26,10 +27,13 @@ from maskrl.generators.showo.checkpoint import (
     read_config,
     save_folder,
 )
+from maskrl.generators.showo.cost import measure
+from maskrl.generators.showo.magvit import MagvitConfig
 from maskrl.generators.showo.network import Memory, ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import UniversalPrompting
+from maskrl.generators.showo.published import sizes_of
 from maskrl.interfaces import Condition, MaskedGenerator
-from maskrl.types import GeneratorSpec, Prompt, StepIndex
+from maskrl.types import Cost, GeneratorSpec, Prompt, StepIndex
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,21 @@ class Showo(MaskedGenerator):
         self.module = self._load_network()
         self.magvit = load_magvit(find_folder(config.tokenizer, "tokenizer")).eval().requires_grad_(False)
         self.frozen = (self.magvit,)
-        self.spec = self._spec()
+        self.spec = make_spec(config, self._settings, self.magvit.config)
+
+    @classmethod
+    def cost(cls, config: Config, *, bf16: bool, checkpointing: bool, text_tokens: int) -> Cost:
+        """See :class:`MaskedGenerator`; the sizes of the published checkpoints are known without fetching them."""
+        settings, phi, sizes = sizes_of(config.checkpoint, config.tokenizer)
+        return measure(
+            make_spec(config, settings, sizes),
+            phi_config(phi, settings.vocabulary),
+            settings.vocabulary,
+            sizes,
+            bf16=bf16,
+            checkpointing=checkpointing,
+            text_tokens=text_tokens,
+        )
 
     def _load_network(self) -> ShowoNetwork:
         settings = self._settings
@@ -90,24 +108,6 @@ class Showo(MaskedGenerator):
         else:
             load_state_dict(network, Path(self.config.weights))
         return network.eval()
-
-    def _spec(self) -> GeneratorSpec:
-        settings, sizes = self._settings, self.magvit.config
-        side = math.isqrt(settings.num_vq_tokens)
-        if side * side != settings.num_vq_tokens or sizes.num_codes != settings.codebook_size:
-            raise RecipeError(
-                f"checkpoint {self.config.checkpoint!r} has {settings.num_vq_tokens} tokens of "
-                f"{settings.codebook_size} codes; the tokenizer {self.config.tokenizer!r} has {sizes.num_codes} codes"
-            )
-        return GeneratorSpec(
-            num_tokens=settings.num_vq_tokens,
-            num_codes=settings.codebook_size,
-            mask_id=settings.codebook_size,
-            grid=(side, side),
-            image_size=(side * sizes.downsampling, side * sizes.downsampling),
-            sampler=settings.defaults(),
-            lora_targets=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
-        )
 
     def encode(self, prompts: Sequence[Prompt]) -> ShowoCondition:
         """Tokenize the texts; a text that is too long is cut, with a warning that names it."""
@@ -180,3 +180,26 @@ class Showo(MaskedGenerator):
     def save(self, folder: str) -> None:
         """Write the network in the published layout; the image tokenizer is not trained and stays where it is."""
         save_folder(self.module, self._folder, self._settings, Path(folder))
+
+
+def make_spec(config: Showo.Config, settings: ShowoConfig, sizes: MagvitConfig) -> GeneratorSpec:
+    """Say what the algorithm must know of a checkpoint and its image tokenizer.
+
+    Raises:
+        RecipeError: they do not fit each other.
+    """
+    side = math.isqrt(settings.num_vq_tokens)
+    if side * side != settings.num_vq_tokens or sizes.num_codes != settings.codebook_size:
+        raise RecipeError(
+            f"checkpoint {config.checkpoint!r} has {settings.num_vq_tokens} tokens of "
+            f"{settings.codebook_size} codes; the tokenizer {config.tokenizer!r} has {sizes.num_codes} codes"
+        )
+    return GeneratorSpec(
+        num_tokens=settings.num_vq_tokens,
+        num_codes=settings.codebook_size,
+        mask_id=settings.codebook_size,
+        grid=(side, side),
+        image_size=(side * sizes.downsampling, side * sizes.downsampling),
+        sampler=settings.defaults(),
+        lora_targets=("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+    )

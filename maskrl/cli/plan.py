@@ -1,0 +1,93 @@
+"""``maskrl plan``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskrl.cli.source import RecipeOption, SetOption, open_source
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from maskrl.training.plan import Plan
+
+GIB = 2**30
+
+
+def plan(
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes, one per GPU, that share an update.")] = 1,
+    text_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt, on average.")] = 20,
+    memory: Annotated[
+        float | None, typer.Option(min=0, help="GiB of the device; by default those of the one here.")
+    ] = None,
+    efficiency: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Share of the matrix product's rate that is reached.")
+    ] = 0.4,
+) -> None:
+    """Say what a recipe needs, in memory and time, without loading weights."""
+    import torch
+    from rich.console import Console
+
+    from maskrl.training.plan import cheaper, check_processes, device_memory, matmul_rate
+    from maskrl.training.plan import plan as make_plan
+
+    chosen = open_source(recipe, None, None, overrides or ())
+    check_processes(chosen, processes)
+    made = make_plan(chosen, text_tokens, processes)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if chosen.training.dtype == "bf16" else torch.float32
+    rate = matmul_rate(device, dtype)
+    typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")
+    Console().print(_memory_table(made))
+    typer.echo(f"{rate / 1e12:.3g} TFLOP/s measured on this {device}; {efficiency:.0%} of that are assumed")
+    Console().print(_time_table(made, rate * efficiency, processes))
+    limit = memory * GIB if memory is not None else device_memory(device)
+    if limit is None or made.peak <= limit:
+        return
+    for changes, less in cheaper(chosen):
+        if (peak := make_plan(less, text_tokens, processes).peak) <= limit:
+            sets = " ".join(f"--set {change}" for change in changes)
+            typer.echo(f"more than {limit / GIB:.0f} GiB; {peak / GIB:.1f} GiB with {sets}")
+            return
+    typer.echo(f"more than {limit / GIB:.0f} GiB, whatever is saved: take a larger device")
+
+
+def _memory_table(made: Plan) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("memory")
+    table.add_column("GiB", justify="right")
+    for name, size in made.memory.items():
+        table.add_row(name, f"{size / GIB:.2f}")
+    table.add_section()
+    for name, size in made.transient.items():
+        table.add_row(f"during {name}", f"{size / GIB:.2f}")
+    table.add_section()
+    table.add_row("peak, at least", f"{made.peak / GIB:.2f}", style="bold")
+    return table
+
+
+def _time_table(made: Plan, rate: float, processes: int) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("time", "TFLOP", "seconds", "per second"):
+        table.add_column(heading, justify="left" if heading == "time" else "right")
+    counts = {"rollout": (made.images, "images"), "update": (made.pairs, "transitions")}
+    total = 0.0
+    for stage, flops in made.flops.items():
+        done = flops + (made.recomputed_flops if stage == "update" else 0.0)
+        seconds = done / rate
+        total += seconds
+        number, what = counts.get(stage, (0, ""))
+        speed = f"{number / seconds:.3g} {what}" if number else ""
+        table.add_row(stage, f"{done / 1e12:.4g}", f"{seconds:.3g}", speed)
+    table.add_section()
+    images = made.images * processes
+    table.add_row("update, all in all", "", f"{total:.3g}", f"{images / total:.3g} images", style="bold")
+    return table
