@@ -1,0 +1,259 @@
+"""The probe on rewards whose answer is known: one that counts, one that only reads, one that is blind."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.relative_correctness import (
+    Picture,
+    Ranking,
+    captions,
+    compare_captions,
+    exchange_images,
+    measure,
+    rank_groups,
+    score_captions,
+    summarise,
+)
+from maskrl.evals.results import to_json
+from maskrl.geneval.wording import NUMBERS
+from maskrl.interfaces import RewardModel
+from maskrl.types import Stream
+
+STREAM = Stream(5)
+CLASSES = ("dog", "bus", "toothbrush")
+SOUND = Ranking(0.8, 0.7, 0.9, 10, 2)
+
+
+def picture(name, number, prompt="p"):
+    """The first row has as many white pixels as there are objects; the second says which class."""
+    image = torch.zeros(3, 2, 16)
+    image[:, 0, :number] = 1
+    image[:, 1, CLASSES.index(name)] = 1
+    return Picture(image, name, number, prompt)
+
+
+PICTURES = [
+    picture(name, number, f"{name} {number} {i}") for name in CLASSES for number in (2, 4) for i in range(3)
+]
+
+
+def said(prompt):
+    """The number and the class that a caption names."""
+    number, noun = prompt.text.removeprefix("a photo of ").split(" ", 1)
+    return NUMBERS.index(number), next(name for name in CLASSES if noun.startswith(name))
+
+
+class Counting(RewardModel):
+    """Minus the distance between the number that is said and seen; nothing for another class."""
+
+    def score(self, images, prompts):
+        scores = []
+        for image, (number, name) in zip(images, map(said, prompts), strict=True):
+            there = float(image[0, 1, CLASSES.index(name)])
+            scores.append(-there * abs(number - float(image[0, 0].sum())))
+        return torch.tensor(scores)
+
+
+class Reading(RewardModel):
+    """Likes the words "two" and "four", whatever it is shown."""
+
+    def score(self, images, prompts):
+        return torch.tensor([float(said(prompt)[0] in (2, 4)) for prompt in prompts])
+
+
+def make(reward):
+    return reward(reward.Config())
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "expected"),
+    [
+        ("dog", 2, ("one dog", "two dogs", "four dogs")),
+        ("bus", 4, ("two buses", "four buses", "eight buses")),
+        ("toothbrush", 6, ("three toothbrushs", "six toothbrushs", "twelve toothbrushs")),
+        ("clock", 10, ("five clocks", "ten clocks", "twenty clocks")),
+    ],
+)
+def test_captions_say_half_the_same_and_double(name, number, expected):
+    assert captions(name, number) == tuple(f"a photo of {words}" for words in expected)
+
+
+@pytest.mark.parametrize("number", [-2, 0, 1, 3, 12])
+def test_a_number_without_half_or_double_is_refused(number):
+    with pytest.raises(RecipeError, match=f"{number} 'dog' has no half or no double"):
+        captions("dog", number)
+
+
+# Table 5 of the paper: half, the same, double.
+TABLE_5 = {
+    "six clocks": (32.5298, 35.8555, 33.2857),
+    "four handbags": (29.7800, 33.0426, 32.4762),
+    "two backpacks": (28.4991, 34.1256, 29.7021),
+    "two frisbees": (32.1401, 36.8218, 29.6494),
+    "four toothbrushs": (33.8095, 38.2953, 34.8197),
+    "four vases": (28.2428, 37.1507, 29.9521),
+    "two computer keyboards": (32.3883, 37.2445, 31.1868),
+    "four baseball gloves": (29.5035, 33.6917, 31.3151),
+    "two beds": (33.5974, 38.9766, 31.7446),
+    "four giraffes": (29.2052, 36.3132, 32.4882),
+}
+
+
+def test_the_papers_table_comes_out_but_for_one_of_its_means():
+    row = compare_captions(torch.tensor(list(TABLE_5.values())), list(TABLE_5), STREAM)
+    assert row.half.value == pytest.approx(30.9696, abs=1e-4)
+    assert row.double.value == pytest.approx(31.6620, abs=1e-4)
+    # The paper prints 35.1873, which is not the mean of its ten rows.
+    assert row.same.value == pytest.approx(36.1517, abs=1e-4)
+    assert (row.top, row.over_half.wins, row.over_double.wins) == (1, 1, 1)
+    assert row.over_half.low > 3
+    assert row.over_double.low > 2
+
+
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_every_picture_is_scored_with_its_three_captions(batch):
+    scores = score_captions(make(Counting), PICTURES, batch)
+    expected = [[-picture.number / 2, 0, -picture.number] for picture in PICTURES]
+    assert scores.tolist() == expected
+
+
+def test_the_control_shows_another_class_and_says_the_same():
+    exchanged = exchange_images(PICTURES, STREAM)
+    by_image = {id(picture.image): picture.name for picture in PICTURES}
+    for before, after in zip(PICTURES, exchanged, strict=True):
+        assert by_image[id(after.image)] != before.name
+        assert replace(after, image=before.image) == before
+    again = exchange_images(PICTURES, STREAM)
+    assert all(a.image is b.image for a, b in zip(exchanged, again, strict=True))
+    other = exchange_images(PICTURES, Stream(6))
+    assert any(a.image is not b.image for a, b in zip(exchanged, other, strict=True))
+    assert len({id(picture.image) for picture in exchanged}) > len(CLASSES)
+
+
+def test_one_class_has_no_control_and_no_picture_no_probe():
+    with pytest.raises(TrainingError, match="all show 'dog'"):
+        exchange_images(PICTURES[:6], STREAM)
+    with pytest.raises(TrainingError, match="there are none"):
+        measure(make(Counting), [], SOUND, STREAM, 4)
+
+
+def test_a_reward_that_counts_holds():
+    report = measure(make(Counting), PICTURES, SOUND, STREAM, 5)
+    assert list(report.numbers) == ["2", "4"]
+    two, four = report.numbers["2"], report.numbers["4"]
+    assert (two.half.value, two.same.value, two.double.value) == (-1, 0, -2)
+    assert (four.over_half.mean, four.over_double.mean) == (2, 4)
+    assert (report.pooled.over_half.mean, report.pooled.over_double.mean) == (1.5, 3)
+    assert (report.pooled.top, report.pooled.images, report.pooled.prompts) == (1, 18, 18)
+    assert report.control.over_half.mean == report.control.top == 0
+    assert report.beyond_text.over_double == report.pooled.over_double
+    assert report.holds
+
+
+def test_a_reward_that_only_reads_is_found_out_by_the_control():
+    report = measure(make(Reading), PICTURES, SOUND, STREAM, 5)
+    assert report.pooled.over_half.mean > 0
+    assert report.control == report.pooled
+    beyond = report.beyond_text
+    assert (beyond.over_half.mean, beyond.over_half.low, beyond.over_half.high, beyond.top) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "ranking", "holds"),
+    [
+        ([(0.0, 1.0, 0.0), (0.0, 2.0, 0.5)], SOUND, True),
+        ([(0.0, 1.0, 0.0), (0.0, 2.0, 0.5)], replace(SOUND, auc=0.5), False),
+        ([(0.0, 1.0, 0.0), (2.0, 1.0, 0.0)], SOUND, False),
+        ([(0.0, 1.0, 0.0), (0.0, 1.0, 2.0)], SOUND, False),
+        ([(0.0, 1.0, 0.0), (0.0, 2.0, 0.5)], Ranking(math.nan, math.nan, math.nan, 0, 0), False),
+    ],
+)
+def test_what_it_takes_to_hold(scores, ranking, holds):
+    scores = torch.tensor(scores)
+    report = summarise(scores, torch.zeros(2, 3), [2, 2], ["a", "b"], ranking, STREAM)
+    assert report.holds == holds
+
+
+def test_a_tie_is_no_win():
+    row = compare_captions(torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]), ["a", "b"], STREAM)
+    assert (row.over_half.wins, row.over_double.wins, row.top) == (0.5, 0.5, 0)
+
+
+def test_the_interval_is_that_of_the_mean_over_prompts():
+    rng = np.random.default_rng(0)
+    margins = torch.from_numpy(rng.normal(0.3, 1.0, 400))
+    scores = torch.stack([torch.zeros(400), margins, torch.zeros(400)], dim=1)
+    row = compare_captions(scores, [str(i) for i in range(400)], STREAM)
+    error = float(margins.std()) / 20
+    assert row.same.se == pytest.approx(error)
+    assert row.over_half.mean == pytest.approx(float(margins.mean()))
+    assert row.over_half.low == pytest.approx(row.over_half.mean - 1.96 * error, abs=0.15 * error)
+    assert row.over_half.high == pytest.approx(row.over_half.mean + 1.96 * error, abs=0.15 * error)
+
+
+def test_images_of_one_prompt_are_one_draw():
+    scores = torch.from_numpy(np.random.default_rng(1).normal(size=(8, 3)))
+    prompts = [str(i) for i in range(8)]
+    once = compare_captions(scores, prompts, STREAM)
+    often = compare_captions(
+        scores.repeat_interleave(4, dim=0), [p for p in prompts for _ in range(4)], STREAM
+    )
+    assert (often.images, often.prompts) == (32, 8)
+    assert often.same.se == pytest.approx(once.same.se)
+    assert often.over_half == replace(
+        once.over_half, low=pytest.approx(once.over_half.low), high=pytest.approx(once.over_half.high)
+    )
+
+
+def test_intervals_are_a_function_of_the_stream():
+    scores = torch.from_numpy(np.random.default_rng(1).normal(size=(8, 3)))
+    prompts = [str(i) for i in range(8)]
+    first = compare_captions(scores, prompts, STREAM)
+    assert first == compare_captions(scores, prompts, STREAM)
+    assert first.over_half.low != compare_captions(scores, prompts, Stream(6)).over_half.low
+
+
+def test_groups_are_ranked_as_pairs_are():
+    rng = np.random.default_rng(2)
+    scores = torch.from_numpy(rng.integers(0, 4, 60).astype(np.float64))
+    correct = torch.from_numpy(rng.integers(0, 2, 60).astype(bool))
+    groups = [str(i // 6) for i in range(60)]
+    pairs = [
+        (scores[i] - scores[j]).sign().item() / 2 + 0.5
+        for i in range(60)
+        for j in range(60)
+        if correct[i] and not correct[j] and groups[i] == groups[j]
+    ]
+    ranking = rank_groups(scores, correct, groups, STREAM)
+    assert (ranking.auc, ranking.pairs) == (pytest.approx(np.mean(pairs)), len(pairs))
+    assert ranking.low < ranking.auc < ranking.high
+    shifted = scores + torch.tensor([100.0 * int(group) for group in groups])
+    assert rank_groups(shifted, correct, groups, STREAM) == ranking
+
+
+def test_groups_that_are_all_right_or_all_wrong_say_nothing():
+    scores = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    correct = torch.tensor([True, True, False, False, True])
+    ranking = rank_groups(scores, correct, ["a", "a", "b", "c", "c"], STREAM)
+    assert (ranking.auc, ranking.pairs, ranking.groups) == (1, 1, 1)
+    assert math.isnan(ranking.low)
+    nothing = rank_groups(scores[:3], correct[:3], ["a", "a", "b"], STREAM)
+    assert math.isnan(nothing.auc)
+    assert (nothing.pairs, nothing.groups) == (0, 0)
+
+
+def test_the_report_is_json_and_what_does_not_exist_is_null():
+    pictures = [picture("dog", 2, "a"), picture("bus", 4, "b")]
+    ranking = rank_groups(torch.zeros(1), torch.ones(1, dtype=torch.bool), ["a"], STREAM)
+    report = measure(make(Counting), pictures, ranking, STREAM, 2)
+    written = json.loads(to_json(asdict(report)))
+    assert written["pooled"]["over_half"]["mean"] == report.pooled.over_half.mean
+    assert written["numbers"]["4"]["prompts"] == 1
+    assert written["numbers"]["4"]["over_half"]["low"] is None
+    assert written["ranking"]["auc"] is None
