@@ -76,6 +76,12 @@ def test_other_prompts_are_refused_in_one_line(others):
     assert "\n" not in str(error.value)
 
 
+def test_another_draw_is_refused_when_the_set_is_loaded(monkeypatch):
+    monkeypatch.setattr("maskrl.geneval.official_prompts._SEED", 44)
+    with pytest.raises(TrainingError, match="draws other prompts than GenEval's"):
+        load_prompts("geneval")
+
+
 def test_what_the_published_prompts_are_like():
     assert sorted(prompt.metadata["include"][0]["class"] for prompt in BY_TASK["single_object"]) == sorted(
         CLASSES
