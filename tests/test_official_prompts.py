@@ -108,12 +108,8 @@ def test_metadata_is_json_as_it_stands():
 
 
 def test_the_plural_is_naive():
-    assert [plural(noun) for noun in ("bus", "sheep", "bench", "knife")] == [
-        "buses",
-        "sheeps",
-        "benchs",
-        "knifes",
-    ]
+    assert plural("bus") == "buses"
+    assert all(plural(noun) == f"{noun}s" for noun in ("sheep", "bench", "knife", "person"))
     assert (counted(1, "dog"), counted(2, "toothbrush")) == ("one dog", "two toothbrushs")
     assert (with_article("orange"), with_article("bus")) == ("an orange", "a bus")
     assert (NUMBERS[12], NUMBERS[20], len(NUMBERS)) == ("twelve", "twenty", 21)
