@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
+from maskrl.clip import load_clip
 from maskrl.component import ComponentConfig, open_path
 from maskrl.errors import RecipeError
 from maskrl.interfaces import RewardModel
@@ -42,7 +42,7 @@ class Clip(RewardModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._network, self._tokenizer = _load(config.model, config.pretrained)
+        self._network, self._tokenizer = load_clip(config.model, config.pretrained)
         self.modules = (self._network,)
 
     @classmethod
@@ -86,17 +86,3 @@ class Clip(RewardModel):
             images = center_crop(images, [size, size])
         prepared: Tensor = normalize(images, list(visual.image_mean), list(visual.image_std))
         return prepared
-
-
-def _load(model: str, pretrained: str | None) -> tuple[Any, Any]:
-    """Return the network, frozen and in ``eval()`` mode, and its tokenizer."""
-    folder = Path(open_path(model))
-    name = f"local-dir:{folder}" if folder.is_dir() else model
-    if folder.is_dir():
-        pretrained = None
-    try:
-        network: nn.Module = open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
-        tokenizer = open_clip.get_tokenizer(name)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise RecipeError(f"CLIP {model!r} with weights {pretrained!r} cannot be loaded: {error}") from error
-    return network.eval().requires_grad_(False), tokenizer
