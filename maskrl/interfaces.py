@@ -187,11 +187,13 @@ class Detector(Component):
         classes: what it can find, singular, as written in prompts' metadata.
         colors: what ``color`` can answer.
         modules: its networks, so that placement can move them.
+        label: what numbers are called that rest on it; "GenEval" is the official detector's alone.
     """
 
     classes: Sequence[str]
     colors: Sequence[str]
     modules: Sequence[nn.Module] = ()
+    label: str = "GenEval-custom"
 
     @abstractmethod
     def detect(self, image: Tensor) -> dict[str, list[Detection]]:
@@ -200,6 +202,13 @@ class Detector(Component):
     @abstractmethod
     def color(self, image: Tensor, detection: Detection, class_name: str) -> str:
         """Name the colour of one detected object: one of ``colors``."""
+
+    def self_test(self) -> None:  # not abstract: not every detector can be broken
+        """Test whether it works here and now; every evaluation begins with it. By default there is no test.
+
+        Raises:
+            TrainingError: it does not; the message names what failed.
+        """
 
 
 class PromptSet(Component):

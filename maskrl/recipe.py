@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -27,10 +27,10 @@ from pydantic_core import ErrorDetails
 
 import maskrl
 from maskrl import registry
-from maskrl.component import Chosen, ComponentConfig, base_of, choose_section, resolve_path, say
+from maskrl.component import Chosen, ComponentConfig, base_of, build, choose_section, resolve_path, say
 from maskrl.errors import RecipeError
 from maskrl.grpo.config import GRPOConfig, SamplingConfig
-from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
+from maskrl.interfaces import Detector, GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
 
 SECTIONS = {
     "generator": "generators",
@@ -76,10 +76,19 @@ def is_dataset(source: str) -> bool:
     return Path(source).is_dir() or (_HUB_ID.fullmatch(source) is not None and not Path(source).exists())
 
 
-def _detector(value: str, info: ValidationInfo) -> str:
+def _detector(value: Any, info: ValidationInfo) -> str | Chosen[Detector]:
+    """Accept a detector's name, which is not imported yet, or a section with its settings."""
+    if isinstance(value, Mapping):
+        return choose_section("detectors", value, base_of(info))
+    if not isinstance(value, str):
+        raise ValueError("names a detector, or is a section that does")
     if not registry.is_local(value):
         registry.find("detectors", value)
     return registry.resolve_local(value, base_of(info))
+
+
+def _name_or_settings(value: str | Chosen[Detector]) -> str | dict[str, Any]:
+    return value if isinstance(value, str) else value.settings()
 
 
 _Section = (PlainValidator(_section), PlainSerializer(Chosen.settings))
@@ -169,15 +178,29 @@ class EvalConfig(ComponentConfig):
 
     ``every`` counts updates, 0 evaluates before and after only; in between ``prompts_per_task_during``
     prompts a task are used. ``num_steps`` None: as in ``[grpo]``. Guidance is ``sampling.guidance_eval``.
+    ``detector`` is a detector's name, or a section with its settings.
     """
 
     prompts: Source | None = None
-    detector: Annotated[str, AfterValidator(_detector)] = "shapes"
+    detector: Annotated[
+        str | Chosen[Detector], PlainValidator(_detector), PlainSerializer(_name_or_settings)
+    ] = "shapes"
     images_per_prompt: int = Field(default=4, ge=1)
     every: int = Field(default=0, ge=0)
     prompts_per_task_during: int = Field(default=8, ge=1)
     num_steps: int | None = Field(default=None, ge=1)
     batch: int = Field(default=64, ge=1)
+
+    def build_detector(self) -> Detector:
+        """Build what judges.
+
+        Raises:
+            RecipeError: its settings are wrong, or its weights cannot be had.
+            PluginError: it does not import.
+        """
+        if not isinstance(self.detector, str):
+            return self.detector.build()
+        return cast(Detector, build("detectors", {"name": self.detector}, Path()))
 
 
 class CheckpointConfig(ComponentConfig):
@@ -292,7 +315,10 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override!r}: write it as section.key=value")
     table = data
     for section in sections:
-        table = table.setdefault(section, {})
+        inside = table.setdefault(section, {})
+        if isinstance(inside, str):  # a component's name alone is short for a section
+            inside = table[section] = {"name": inside}
+        table = inside
         if not isinstance(table, dict):
             raise RecipeError(f"--set {override!r}: {section!r} is a value, not a section")
     if text.strip():

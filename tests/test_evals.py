@@ -311,3 +311,30 @@ def test_only_the_generator_may_differ(change, name):
 def test_another_generator_can_be_compared():
     compared = compare(run(), run(Mosaic(Mosaic.Config(), seed=1)))
     assert compared.overall.se > 0
+
+
+class Blind(Tiles):
+    """A detector that knows it is broken."""
+
+    def self_test(self):
+        raise TrainingError("the detector fails its self-test: it sees nothing")
+
+
+def test_a_detector_that_fails_its_self_test_gives_no_score():
+    generator = Mosaic(Mosaic.Config())
+    settings = {"sampling": SAMPLING, "num_steps": 2, "guidance": 0.0, "images_per_prompt": 4, "batch": 10}
+    with pytest.raises(TrainingError, match="it sees nothing"):
+        evaluate(generator, PROMPTS, Blind(Blind.Config()), stream=STREAM, **settings)
+    assert not generator.encoded
+
+
+def test_a_report_tells_what_its_numbers_are_called():
+    assert run().settings["label"] == "GenEval-custom"
+    labelled = type("Labelled", (Tiles,), {"label": "GenEval-tiles"})
+    settings = {"sampling": SAMPLING, "num_steps": 2, "guidance": 0.0, "images_per_prompt": 4, "batch": 10}
+    report = evaluate(
+        Mosaic(Mosaic.Config()), PROMPTS, labelled(labelled.Config()), stream=STREAM, **settings
+    )
+    assert report.settings["label"] == "GenEval-tiles"
+    with pytest.raises(RecipeError, match="label"):
+        compare(run(), report)

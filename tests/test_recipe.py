@@ -204,3 +204,66 @@ def test_a_prompt_file_is_looked_for_beside_the_recipe_only(tmp_path, monkeypatc
     recipe.write_text((shipped_recipes()["shapes_clip"]).read_text())
     with pytest.raises(RecipeError, match=r"there is no file 'stray\.txt' beside the recipe"):
         read_recipe(recipe, ["prompts.train=stray.txt"])
+
+
+DETECTOR = """
+from maskrl.component import ComponentConfig
+from maskrl.interfaces import Detector
+
+
+class Eyes(Detector):
+    class Config(ComponentConfig):
+        weights: str
+
+    paths = ("weights",)
+    classes, colors = ("cat",), ("red",)
+
+    def detect(self, image):
+        return {}
+
+    def color(self, image, detection, class_name):
+        return "red"
+"""
+
+
+def with_detector(toy_recipe, *overrides):
+    toy_recipe.with_name("eyes.py").write_text(DETECTOR)
+    toy_recipe.with_name("eyes.pth").write_text("")
+    return read_recipe(toy_recipe, overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ('eval.detector={name = "eyes.py:Eyes", weights = "eyes.pth"}',),
+        ("eval.detector=eyes.py:Eyes", "eval.detector.weights=eyes.pth"),
+        ("eval.detector.name=eyes.py:Eyes", "eval.detector.weights=eyes.pth"),
+    ],
+)
+def test_a_detector_may_have_settings(toy_recipe, tmp_path, overrides):
+    recipe = with_detector(toy_recipe, *overrides)
+    assert recipe.eval.build_detector().config.weights == str(toy_recipe.with_name("eyes.pth"))
+    saved = tmp_path / "elsewhere.toml"
+    saved.write_text(recipe.to_toml())
+    assert read_recipe(saved).eval.build_detector().config == recipe.eval.build_detector().config
+    assert read_recipe(saved).digest() == recipe.digest()
+
+
+def test_a_detectors_name_alone_is_imported_when_it_is_built(toy_recipe):
+    recipe = with_detector(toy_recipe, "eval.detector=eyes.py:Eyes")
+    with pytest.raises(RecipeError, match=r"weights: is missing$"):
+        recipe.eval.build_detector()
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("eval.detector.name=eyes.py:Eyes", "eval.detector.weights: is missing"),
+        ('eval.detector={name = "eyes.py:Eyes", weigths = "x"}', "eval.detector.weigths: unknown key"),
+        ("eval.detector.name=shape", "no detector is called 'shape'"),
+        ("eval.detector=3", "eval.detector: names a detector, or is a section that does"),
+    ],
+)
+def test_a_mistake_in_a_detector_is_found(toy_recipe, override, complaint):
+    with pytest.raises(RecipeError, match=complaint):
+        with_detector(toy_recipe, override)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from maskrl.component import ComponentConfig
+from maskrl.errors import TrainingError
 from maskrl.geneval.scoring import judge, select
 from maskrl.shapes.captions import TASKS, Caption, Clause
 from maskrl.shapes.detector import ShapesDetector
@@ -38,6 +39,25 @@ def test_the_detector_finds_exactly_what_was_painted(seed):
         for detection in detections
     ]
     assert sorted(found) == sorted((thing.shape, thing.color) for thing in scene)
+
+
+def test_the_detector_passes_its_self_test():
+    DETECTOR.self_test()
+    assert DETECTOR.label == "GenEval-shapes"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"detect": lambda self, image: {}},
+        {"detect": lambda self, image: ShapesDetector.detect(self, image.flip(1))},
+        {"color": lambda self, image, detection, class_name: "red"},
+        {"color": lambda self, image, found, name: ShapesDetector.color(self, image.flip(0), found, name)},
+    ],
+)
+def test_a_broken_detector_fails_it(changes):
+    with pytest.raises(TrainingError, match="fails its self-test"):
+        type("Broken", (ShapesDetector,), changes)(ComponentConfig()).self_test()
 
 
 def test_boxes_are_where_the_things_are():

@@ -39,7 +39,9 @@ def geneval(
     run: RunOption = None,
     checkpoint: CheckpointOption = None,
     overrides: SetOption = None,
-    detector: Annotated[str | None, typer.Option(help="The detector's name.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="The detector's name; its settings: --set eval.detector.KEY=VALUE.")
+    ] = None,
     prompts: Annotated[str | None, typer.Option(help="A prompt set's name, or a file.")] = None,
     images_per_prompt: Annotated[int | None, typer.Option(min=1, help="Officially 4.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Unmasking steps.")] = None,
@@ -78,17 +80,15 @@ def _evaluate(recipe: Recipe, painter: Painter, out: Path | None) -> GenEvalRepo
     from rich.console import Console
     from rich.progress import Progress
 
-    from maskrl.component import build
     from maskrl.evals.geneval import evaluate, image_folder
-    from maskrl.interfaces import Detector
     from maskrl.runtime.prompts import load_prompts
     from maskrl.types import Stream
 
     if recipe.eval.prompts is None:
         raise RecipeError("this recipe names no prompts to evaluate: --prompts SET")
     prompts = load_prompts(recipe.eval.prompts)
-    detector = build("detectors", {"name": recipe.eval.detector}, Path())
-    assert isinstance(detector, Detector)
+    detector = recipe.eval.build_detector()
+    painter.placement.place_detector(detector)
     console = Console(stderr=True, quiet=not painter.placement.is_main)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("painting and judging")
@@ -111,7 +111,7 @@ def _evaluate(recipe: Recipe, painter: Painter, out: Path | None) -> GenEvalRepo
 def _table(report: GenEvalReport) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"GenEval, {report.images} images", title_justify="left")
+    table = Table(title=f"{report.settings['label']}, {report.images} images", title_justify="left")
     for heading in ("task", "score", "standard error", "prompts"):
         table.add_column(heading, justify="left" if heading == "task" else "right")
     for name, score in report.tasks.items():

@@ -1,7 +1,7 @@
 """GenEval: paint every prompt several times, detect, judge by the official rules; compare two such runs.
 
 The detector is a part that is swapped, so results are GenEval's only with the official detector and prompts:
-the settings in every report name both.
+the settings in every report name both, and ``label`` says what the detector makes of the numbers.
 """
 
 from __future__ import annotations
@@ -112,10 +112,11 @@ def evaluate(
 
     Raises:
         RecipeError: a prompt cannot be judged.
-        TrainingError: a task has no prompt.
+        TrainingError: a task has no prompt, or the detector fails its self-test.
     """
     check_prompts(prompts, detector)
     check_tasks({prompt.metadata["tag"] for prompt in prompts})
+    detector.self_test()
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
     pairs = every[process.rank :: process.world_size]
     painted = generate(
@@ -138,6 +139,7 @@ def evaluate(
         if progress is not None:
             progress(min(len(records) * process.world_size, len(every)), len(every))
     settings = {
+        "label": detector.label,
         "protocol": PROTOCOL,
         "detector": results.describe(detector),
         "generator": results.describe(generator),

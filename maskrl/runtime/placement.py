@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from maskrl.errors import RecipeError
-from maskrl.interfaces import MaskedGenerator, RewardModel
+from maskrl.interfaces import Detector, MaskedGenerator, RewardModel
 
 T = TypeVar("T")
 BUCKET = 2**26  # gradients that travel together
@@ -106,6 +106,11 @@ class Placement:
         generator.module.to(self.device).eval()
         for module in (*generator.frozen, *reward.modules):
             module.to("cpu" if offload else self.device).eval().requires_grad_(False)
+
+    def place_detector(self, detector: Detector) -> None:
+        """Move a detector's networks to the device; they are never trained."""
+        for module in detector.modules:
+            module.to(self.device).eval().requires_grad_(False)
 
 
 def _buckets(grads: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -11,14 +11,17 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from skimage.measure import label, regionprops
 from skimage.transform import resize
 from torch import Tensor
 
 from maskrl.component import ComponentConfig
+from maskrl.errors import TrainingError
+from maskrl.geneval.scoring import select
 from maskrl.interfaces import Detection, Detector
-from maskrl.shapes.world import BACKGROUND, COLORS, SHAPES, Thing, paint
+from maskrl.shapes.world import BACKGROUND, COLORS, IMAGE_SIZE, RADIUS, SHAPES, Thing, paint
 
 Pixels = NDArray[np.float64]
 
@@ -37,6 +40,7 @@ class ShapesDetector(Detector):
     Config = ComponentConfig
     classes = SHAPES
     colors = tuple(COLORS)
+    label = "GenEval-shapes"
 
     def detect(self, image: Tensor) -> dict[str, list[Detection]]:
         """Float [3, 48, 48] in [0, 1] -> one detection for each blob, of its most similar shape."""
@@ -56,6 +60,23 @@ class ShapesDetector(Detector):
         """Name the palette colour nearest to the object's median colour."""
         median = _main_color(_pixels(image), detection.mask)
         return self.colors[int(np.square(_PALETTE - median).sum(axis=1).argmin())]
+
+    def self_test(self) -> None:
+        """Paint every shape, each in a colour of its own, and look for it.
+
+        Raises:
+            TrainingError: a shape or its colour is not found.
+        """
+        middle = IMAGE_SIZE / 2
+        for shape, color in zip(SHAPES, COLORS, strict=True):
+            painted = paint([Thing(shape, color, middle, middle, RADIUS)])
+            image = torch.from_numpy(painted.copy()).permute(2, 0, 1).float() / 255
+            found = select(self.detect(image), "counting")
+            seen = [(name, self.color(image, kept[0], name)) for name, kept in found.items()]
+            if seen != [(shape, color)]:
+                raise TrainingError(
+                    f"the detector fails its self-test, so no score is told: a {color} {shape} is to it {seen}"
+                )
 
 
 def _pixels(image: Tensor) -> Pixels:

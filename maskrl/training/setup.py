@@ -6,13 +6,11 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from maskrl.component import build
 from maskrl.errors import RecipeError
 from maskrl.evals.geneval import GenEvalReport, evaluate
 from maskrl.grpo.config import Sampling, resolve
@@ -214,12 +212,10 @@ def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
 
 
 def _geneval(
-    config: EvalConfig, num_steps: int, sampling: Sampling, stream: Stream, process: Process
+    config: EvalConfig, num_steps: int, sampling: Sampling, stream: Stream, placement: Placement
 ) -> GenEval | None:
     if config.prompts is None:
         return None
-    detector = build("detectors", {"name": config.detector}, Path())
-    assert isinstance(detector, Detector)
-    return GenEval(
-        load_prompts(config.prompts), detector, config, num_steps, sampling, stream.child("geneval"), process
-    )
+    prompts, detector = load_prompts(config.prompts), config.build_detector()
+    placement.place_detector(detector)
+    return GenEval(prompts, detector, config, num_steps, sampling, stream.child("geneval"), placement)
