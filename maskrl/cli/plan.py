@@ -61,15 +61,19 @@ def _memory_table(made: Plan) -> Table:
 
     table = Table()
     table.add_column("memory")
-    table.add_column("GiB", justify="right")
+    table.add_column("", justify="right")
     for name, size in made.memory.items():
-        table.add_row(name, f"{size / GIB:.2f}")
+        table.add_row(name, _size(size))
     table.add_section()
     for name, size in made.transient.items():
-        table.add_row(f"during {name}", f"{size / GIB:.2f}")
+        table.add_row(f"during {name}", _size(size))
     table.add_section()
-    table.add_row("peak, at least", f"{made.peak / GIB:.2f}", style="bold")
+    table.add_row("peak, at least", _size(made.peak), style="bold")
     return table
+
+
+def _size(size: float) -> str:
+    return f"{size / GIB:.2f} GiB" if size > GIB / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _time_table(made: Plan, rate: float, processes: int) -> Table:

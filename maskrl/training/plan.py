@@ -163,7 +163,7 @@ def _transient(recipe: Recipe, cost: Cost, work: _Work) -> dict[str, float]:
 
 def cheaper(recipe: Recipe) -> Iterator[tuple[list[str], Recipe]]:
     """Yield the same recipe with less and less memory: the changes, as ``--set`` takes them, and the result."""
-    changes: list[str] = []
+    changes: dict[str, Any] = {}
     steps: list[dict[str, Any]] = [{"activation_checkpointing": True}]
     size = recipe.training.micro_batch
     while size > 1:
@@ -177,10 +177,14 @@ def cheaper(recipe: Recipe) -> Iterator[tuple[list[str], Recipe]]:
     ]
     for step in steps:
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=step)})
-        changes = [*changes, *(f"training.{key}={str(value).lower()}" for key, value in step.items())]
-        yield changes, recipe
+        changes |= step
+        yield _as_overrides(changes), recipe
     adapters = recipe.model_copy(update={"lora": LoraConfig(base_dtype="bf16")})
-    yield [*changes, "lora.base_dtype=bf16"], adapters
+    yield [*_as_overrides(changes), "lora.base_dtype=bf16"], adapters
+
+
+def _as_overrides(training: Mapping[str, Any]) -> list[str]:
+    return [f"training.{key}={str(value).lower()}" for key, value in training.items()]
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
