@@ -259,7 +259,7 @@ def test_a_detectors_name_alone_is_imported_when_it_is_built(toy_recipe):
     ("override", "complaint"),
     [
         ("eval.detector.name=eyes.py:Eyes", "eval.detector.weights: is missing"),
-        ('eval.detector={name = "eyes.py:Eyes", weigths = "x"}', "eval.detector.weigths: unknown key"),
+        ('eval.detector={name = "eyes.py:Eyes", weight = "x"}', "eval.detector.weight: unknown key"),
         ("eval.detector.name=shape", "no detector is called 'shape'"),
         ("eval.detector=3", "eval.detector: names a detector, or is a section that does"),
     ],
