@@ -152,8 +152,11 @@ def check_detector(component: Detector, image_size: tuple[int, int] = (64, 64)) 
 
     Raises:
         PluginError: it does not keep to :class:`maskrl.interfaces.Detector`.
+        TrainingError: it fails its own self-test.
     """
     check_class(type(component))
+    component.self_test()
+    _require(component, bool(component.label.strip()), "it has no label for the numbers that rest on it")
     noise = torch.rand(3, *image_size, generator=Stream(0, ("images",)).generator())
     for image in (noise, torch.ones(3, *image_size)):
         for name, found in component.detect(image).items():

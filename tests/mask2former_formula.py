@@ -41,7 +41,7 @@ def weight(name, shape):
     if name.endswith("mask_feature.bias"):
         return torch.full(shape, 0.5)
     if name.endswith("mask_embed.4.bias"):
-        return torch.full(shape, -1.8)
+        return torch.full(shape, -1.8 * (64 / shape[0]) ** 2)
     if len(shape) == 1:
         return (0.1 * values + (1 if name.endswith("weight") else 0)).float()
     gain = next((g for part, g in {"cls_embed": 3, "mask_embed.4": 1}.items() if part in name), 1.5)

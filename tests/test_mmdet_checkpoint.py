@@ -12,10 +12,11 @@ import pytest
 import torch
 from transformers import Mask2FormerForUniversalSegmentation
 
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, TrainingError
 from maskrl.geneval.detector import forward
-from maskrl.geneval.mask2former import build_network, official_sizes
+from maskrl.geneval.mask2former import build_network, load_network, official_sizes
 from maskrl.geneval.mmdet_checkpoint import convert, layout, read_checkpoint
+from maskrl.geneval.self_test import check_file
 
 KEYS = json.loads((formula.FIXTURES / "mmdet_mask2former_keys.json").read_text(encoding="utf-8"))
 OFFICIAL = {name: tuple(shape) for name, shape in KEYS["shapes"].items()}
@@ -108,3 +109,18 @@ def test_a_plain_state_dict_will_do(tmp_path):
 def test_a_file_without_a_state_dict_is_none(tmp_path, found):
     torch.save(found, tmp_path / "other.pth")
     assert "holds no plain state dict" in refused(read_checkpoint, tmp_path / "other.pth")
+
+
+def test_a_file_of_the_official_sizes_gives_the_logits_of_mmdet(tmp_path):
+    tensors = {entry.name: formula.weight(entry.name, entry.shape) for entry in layout(official_sizes())}
+    path = tmp_path / "mask2former-01234567.pth"
+    torch.save({"meta": {}, "state_dict": tensors}, path, _use_new_zipfile_serialization=False)
+    network, origin = load_network(str(path))
+    path.unlink()  # 275 MB
+    case = formula.REFERENCE["official_size"]
+    class_logits, mask_logits = forward(network, formula.noise("input", 1, 3, *case["size"]).float())
+    stands_close(class_logits.logsumexp(dim=-1), case["class_logits"], 5e-4)
+    stands_close(mask_logits.flatten()[:: case["mask_every"]], case["mask_logits"], 5e-3)
+    assert not origin.official
+    with pytest.raises(TrainingError, match="fetch the file again"):
+        check_file(origin)

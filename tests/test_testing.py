@@ -299,6 +299,7 @@ def test_a_sound_detector_passes():
     [
         ({"classes": ("poppy",)}, "not in 'classes'"),
         ({"colors": ("red",)}, "not in 'colors'"),
+        ({"label": " "}, "no label"),
         (
             {"detect": lambda self, image: {"sky": [toy_run.Detection((0, 0, 13, 4), 0.5, None)]}},
             "outside the image",
