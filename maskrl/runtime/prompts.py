@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -45,6 +46,7 @@ def read_dataset(config: PromptsConfig, columns: Sequence[str]) -> Iterator[Prom
         raise RecipeError(
             f"the dataset {config.train!r} needs the package 'datasets': pip install 'maskrl[datasets]'"
         ) from error
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # the line below says it all
     try:
         rows = iter(datasets.load_dataset(config.train, split=config.split, streaming=True))
         for row in rows:
@@ -54,7 +56,8 @@ def read_dataset(config: PromptsConfig, columns: Sequence[str]) -> Iterator[Prom
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).partition("\n")[0]
         raise RecipeError(
-            f"the dataset {config.train!r}, split {config.split!r}, cannot be read: {reason}"
+            f"the dataset {config.train!r}, split {config.split!r}, cannot be read: {reason};"
+            " without a hub, point prompts.train to a folder or a file"
         ) from error
 
 
