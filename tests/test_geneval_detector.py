@@ -4,6 +4,7 @@ The network is tiny, its weights a formula; the published weights are not at han
 """
 
 import json
+import os
 import shutil
 import sys
 
@@ -157,6 +158,24 @@ def test_a_folder_whose_weights_do_not_fit_is_refused(folder, tmp_path):
     assert "missing" in refused(tmp_path, weights=str(wrong))
     (wrong / "model.safetensors").write_text("{}")
     assert "cannot be read" in refused(tmp_path, weights=str(wrong))
+
+
+class Payload:
+    """What an attacker would put into a checkpoint."""
+
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+def test_code_in_a_folders_pickle_is_not_run(folder, tmp_path):
+    wrong = changed(folder, tmp_path)
+    (wrong / "model.safetensors").unlink()
+    torch.save({"a": Payload(tmp_path / "made")}, wrong / "pytorch_model.bin")
+    assert "cannot be read" in refused(tmp_path, weights=str(wrong))
+    assert not (tmp_path / "made").exists()
 
 
 def test_without_opencv_the_extra_is_named(folder, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def _from_transformers(source: str) -> nn.Module:
         return _load(source, repr(source))
     except RecipeError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         if Path(source).is_dir():
             raise RecipeError(f"the detector in {source!r} cannot be read: {first_line(error)}") from error
         raise RecipeError(unreachable(f"the detector {source!r}", error)) from error
