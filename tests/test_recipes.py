@@ -30,14 +30,21 @@ def test_the_papers_run_has_the_papers_values():
     assert (recipe.sampling.guidance_train, recipe.sampling.guidance_eval) == (0, 5)
 
 
-@pytest.mark.parametrize(("name", "device"), [("showo_clip", 40), ("showo_256_clip", 40), ("showo_clip_lora", 24)])
+@pytest.mark.parametrize(
+    ("name", "device"), [("showo_clip", 40), ("showo_256_clip", 40), ("showo_clip_lora", 24)]
+)
 def test_recipes_fit_the_devices_that_they_name(name, device):
     assert plan(read_recipe(name), text_tokens=60, processes=1).peak < 0.8 * device * GIB
 
 
 @pytest.mark.parametrize("name", ["showo_clip", "showo_256_clip", "showo_clip_lora"])
 def test_they_start_without_a_hub_from_the_prompts_that_ship(name):
-    changes = ("prompts.train=prompts/captions.txt", "prompts.column=", "prompts.limit=", "prompts.max_words=")
+    changes = (
+        "prompts.train=prompts/captions.txt",
+        "prompts.column=",
+        "prompts.limit=",
+        "prompts.max_words=",
+    )
     prompts = training_prompts(read_recipe(name, changes).prompts)
     lengths = [len(prompt.text.split()) for prompt in prompts]
     assert len({prompt.text for prompt in prompts}) == len(prompts) == 300
