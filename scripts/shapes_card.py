@@ -7,6 +7,7 @@ pictures of one prompt against the detector's verdict (AUC over the pairs of a g
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -71,9 +72,8 @@ def main() -> None:
             generator,
             ShapesGenEval(ComponentConfig()).prompts(),
             ShapesDetector(ComponentConfig()),
-            sampling=sampling,
+            sampling=replace(sampling, guidance_eval=guidance),
             num_steps=generator.spec.sampler.num_steps,
-            guidance=guidance,
             images_per_prompt=args.images,
             stream=Stream(0),
             batch=64,

@@ -104,9 +104,11 @@ def test_train_resume_sample_and_evaluate_a_run(cli, toy_eval, tmp_path):
     out = tmp_path / "results"
     assert cli("eval", "geneval", "--run", run, "--out", out).code == 0
     after = json.loads((run / "eval" / "after" / "summary.json").read_text())
-    again = json.loads((out / "summary.json").read_text())
-    assert again["overall"] == after["overall"]
-    assert (out / "results.jsonl").read_text() == (run / "eval" / "after" / "results.jsonl").read_text()
+    again = json.loads((out / "geneval" / "summary.json").read_text())
+    assert again["numbers"] == after["numbers"]
+    assert (out / "geneval" / "results.jsonl").read_text() == (
+        run / "eval" / "after" / "results.jsonl"
+    ).read_text()
     assert again["provenance"]["checkpoint"] == str(run / "checkpoints" / "update_00001" / "generator")
 
 
@@ -127,7 +129,8 @@ def test_the_same_seed_paints_the_same_grid(cli, toy_recipe, tmp_path):
     assert grids[0] == grids[1] != grids[2]
 
 
-def test_eval_geneval_tabulates_every_task(cli, toy_eval):
+def test_eval_geneval_tabulates_every_task(cli, toy_eval, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without --out results go to a folder below runs
     result = cli("eval", "geneval", "--recipe", toy_eval, "--images-per-prompt", 1, "--steps", 2)
     assert result.code == 0, result.err
     for task in (*TASKS, "overall"):
@@ -140,7 +143,7 @@ def test_eval_options_override_the_recipe(cli, toy_eval, tmp_path, monkeypatch):
     (tmp_path / "other.jsonl").write_text(geneval_prompts().replace("poppy", "leaf"))
     options = ["--prompts", "other.jsonl", "--guidance", 2.5, "--set", "seed=4", "--out", tmp_path / "out"]
     assert cli("eval", "geneval", "--recipe", toy_eval, *options).code == 0
-    settings = json.loads((tmp_path / "out" / "summary.json").read_text())["settings"]
+    settings = json.loads((tmp_path / "out" / "geneval" / "summary.json").read_text())["settings"]
     assert settings["guidance"] == 2.5
     assert settings["seed"] == 4
 

@@ -120,7 +120,7 @@ SAMPLING = resolve(SamplingConfig(), Mosaic.spec)
 
 
 def run(generator=None, prompts=PROMPTS, stream=STREAM, batch=10, **more):
-    settings = {"sampling": SAMPLING, "num_steps": 2, "guidance": 0.0, "images_per_prompt": 4}
+    settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4}
     generator, detector = generator or Mosaic(Mosaic.Config()), Tiles(Tiles.Config())
     return evaluate(generator, prompts, detector, stream=stream, batch=batch, **(settings | more))
 
@@ -206,9 +206,13 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
         "filename", "tag", "prompt", "correct", "reason", "metadata", "details",
     ]  # fmt: skip
     summary = json.loads((tmp_path / "new" / "folder" / "summary.json").read_text())
-    assert summary["overall"] == report.overall
-    assert summary["tasks"]["counting"]["se"] == report.tasks["counting"].se
-    assert summary["provenance"] == {"recipe": "abc", "checkpoint": "base"}
+    assert (summary["evaluation"], summary["label"]) == ("geneval", report.label)
+    assert next(iter(summary["numbers"])) == "overall"
+    assert summary["numbers"]["overall"] == {"mean": report.overall, "se": report.overall_se}
+    assert summary["numbers"]["counting"]["se"] == report.tasks["counting"].se
+    assert summary["provenance"]["recipe"] == "abc"
+    assert summary["provenance"]["generator"]["class"].endswith(":Mosaic")
+    assert "generator" not in summary["settings"]
     assert summary["settings"]["seed"] == 3
     assert summary["settings"]["detector"]["class"].endswith(":Tiles")
     assert "torch" in summary["versions"]
@@ -217,7 +221,7 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
 def test_a_standard_error_that_does_not_exist_is_null(tmp_path):
     report = run(prompts=PROMPTS[::3])
     write_report(report, tmp_path, {})
-    assert json.loads((tmp_path / "summary.json").read_text())["overall_se"] is None
+    assert json.loads((tmp_path / "summary.json").read_text())["numbers"]["overall"]["se"] is None
     assert math.isnan(read_report(tmp_path).overall_se)
 
 
@@ -230,7 +234,7 @@ def test_damaged_results_are_refused(tmp_path, name):
         with pytest.raises(TrainingError, match="damaged"):
             read_report(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(TrainingError, match=name):
+    with pytest.raises((TrainingError, RecipeError), match=name):
         read_report(tmp_path)
 
 
@@ -263,7 +267,7 @@ def synthetic(correct):
         for p, images in enumerate(correct[t])
         for i, value in enumerate(images)
     ]
-    return GenEvalReport(summarise(records), tuple(records), {"num_steps": 2, "generator": "toy"})
+    return GenEvalReport(summarise(records), tuple(records), "GenEval-toy", {"num_steps": 2}, None)
 
 
 def test_comparison_pairs_by_prompt():
@@ -296,7 +300,7 @@ def test_gains_that_cancel_are_no_fall():
     ("change", "name"),
     [
         ({"stream": Stream(4)}, "seed"),
-        ({"guidance": 1.0}, "guidance"),
+        ({"sampling": replace(SAMPLING, guidance_eval=1.0)}, "guidance"),
         ({"num_steps": 3}, "num_steps"),
         ({"images_per_prompt": 3}, "images_per_prompt"),
         ({"prompts": PROMPTS[::-1]}, "prompts_sha256"),
@@ -322,19 +326,19 @@ class Blind(Tiles):
 
 def test_a_detector_that_fails_its_self_test_gives_no_score():
     generator = Mosaic(Mosaic.Config())
-    settings = {"sampling": SAMPLING, "num_steps": 2, "guidance": 0.0, "images_per_prompt": 4, "batch": 10}
+    settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4, "batch": 10}
     with pytest.raises(TrainingError, match="it sees nothing"):
         evaluate(generator, PROMPTS, Blind(Blind.Config()), stream=STREAM, **settings)
     assert not generator.encoded
 
 
 def test_a_report_tells_what_its_numbers_are_called():
-    assert run().settings["label"] == "GenEval-custom"
+    assert run().label == "GenEval-custom"
     labelled = type("Labelled", (Tiles,), {"label": "GenEval-tiles"})
-    settings = {"sampling": SAMPLING, "num_steps": 2, "guidance": 0.0, "images_per_prompt": 4, "batch": 10}
+    settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4, "batch": 10}
     report = evaluate(
         Mosaic(Mosaic.Config()), PROMPTS, labelled(labelled.Config()), stream=STREAM, **settings
     )
-    assert report.settings["label"] == "GenEval-tiles"
+    assert report.label == "GenEval-tiles"
     with pytest.raises(RecipeError, match="label"):
         compare(run(), report)

@@ -81,6 +81,22 @@ def test_two_processes_resume_what_one_began(folder):
     assert_same_rows(comparable(folder / "whole"), comparable(folder / "run"))
 
 
+def test_two_processes_paint_and_judge_what_one_does(folder):
+    recipe = ("--recipe", "recipe.toml", "--set", "generator.double=true")
+    two = launch(folder, "eval", "geneval", *recipe, "--out", "two")
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("results: two/geneval") == 1
+    alone = [sys.executable, "-m", "maskrl", "eval", "geneval", *recipe, "--out", "one"]
+    subprocess.run(alone, check=True, capture_output=True, timeout=300, cwd=folder)
+    for name in ("results.jsonl", "summary.json"):
+        assert (folder / "two/geneval" / name).read_text() == (folder / "one/geneval" / name).read_text()
+    images = [
+        sorted(path.relative_to(folder / n) for path in (folder / n).rglob("*.png")) for n in ("one", "two")
+    ]
+    assert images[0] == images[1]
+    assert len(images[0]) == 24
+
+
 def test_an_update_that_does_not_divide_names_what_does(folder):
     odd = launch(folder, "train", "--recipe", "recipe.toml", "--run", "odd", "--quiet")
     assert odd.returncode != 0

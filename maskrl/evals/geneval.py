@@ -6,7 +6,6 @@ the settings in every report name both, and ``label`` says what the detector mak
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,12 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.generate import generate
+from maskrl.evals.images import (
+    ImageFolder,
+    Progress,
+    image_name,
+    painted_settings,
+    write_image,
+    write_prompt,
+)
+from maskrl.evals.journal import judge_images
+from maskrl.evals.results import Number, Result
 from maskrl.geneval.metadata import check_prompts, metadata_line
 from maskrl.geneval.scoring import TASKS, judge, select
 from maskrl.geneval.summary import (
@@ -47,11 +55,16 @@ NO_IMAGES = (range(0), torch.empty(0))
 
 @dataclass(frozen=True)
 class GenEvalReport:
-    """An evaluation: its numbers, a record per image, and the settings that would repeat it."""
+    """An evaluation: its numbers, a record per image, what it may be called, and what would repeat it.
+
+    ``settings`` are those that must be equal in two reports that are compared; ``generator`` is what painted.
+    """
 
     summary: Summary
     records: tuple[Record, ...]
+    label: str
     settings: Mapping[str, Any]
+    generator: Mapping[str, Any] | None
 
     @property
     def overall(self) -> float:
@@ -81,7 +94,6 @@ def evaluate(
     *,
     sampling: Sampling,
     num_steps: int,
-    guidance: float,
     images_per_prompt: int,
     stream: Stream,
     batch: int,
@@ -99,9 +111,8 @@ def evaluate(
         generator: what is evaluated.
         prompts: with GenEval metadata, all six tasks among them.
         detector: finds objects and names colours.
-        sampling: schedule and temperatures.
+        sampling: schedule, temperatures, guidance (of the evaluation).
         num_steps: T, unmasking steps.
-        guidance: w in (1 + w) * cond - w * uncond.
         images_per_prompt: officially 4.
         stream: the randomness of this evaluation.
         batch: images per rollout; memory and speed only.
@@ -125,7 +136,7 @@ def evaluate(
         [stream.child("eval", p, i) for p, i in pairs],
         num_steps,
         sampling,
-        guidance,
+        sampling.guidance_eval,
         batch,
     )
     records: list[Record] = []
@@ -138,23 +149,55 @@ def evaluate(
                 sink(p, i, image)
         if progress is not None:
             progress(min(len(records) * process.world_size, len(every)), len(every))
-    settings = {
-        "label": detector.label,
-        "protocol": PROTOCOL,
-        "detector": results.describe(detector),
-        "generator": results.describe(generator),
-        "prompts_sha256": results.prompts_digest(prompts),
-        "images_per_prompt": images_per_prompt,
-        "num_steps": num_steps,
-        "guidance": guidance,
-        "schedule": sampling.schedule,
-        "temperature_rule": sampling.temperature_rule,
-        "tau_init": sampling.tau_init,
-        "seed": stream.seed,
-        "stream": list(stream.path),
-    }
+    settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
+    painter = settings.pop("generator")
     records = sorted(process.gather_objects(records), key=lambda record: record.filename)
-    return GenEvalReport(summarise(records), tuple(records), settings)
+    judged = _judged_by(detector) | settings
+    return GenEvalReport(summarise(records), tuple(records), detector.label, judged, painter)
+
+
+def evaluate_folder(
+    images: ImageFolder,
+    detector: Detector,
+    out: Path,
+    *,
+    batch: int,
+    process: Process,
+    progress: Progress,
+) -> GenEvalReport:
+    """Run GenEval on images that are there, by whomever they were painted.
+
+    Args:
+        images: with GenEval metadata, all six tasks among them.
+        detector: finds objects and names colours.
+        out: where verdicts wait until all are there; a killed evaluation is gone on with.
+        batch: images per row of verdicts; nothing but how much a kill can lose.
+        process: this one; every process returns the whole report.
+        progress: called with the images done and their total.
+
+    Raises:
+        RecipeError: a prompt cannot be judged.
+        TrainingError: a task has no prompt, an image is damaged, or the detector fails its self-test.
+    """
+    check_prompts(images.prompts, detector)
+    check_tasks({prompt.metadata["tag"] for prompt in images.prompts})
+    detector.self_test()
+    settings = _judged_by(detector) | images.comparable()
+
+    def judge_all(
+        pixels: Sequence[Tensor], prompts: Sequence[Prompt], names: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        triples = zip(pixels, prompts, names, strict=True)
+        return [asdict(judge_image(image, prompt, detector, name)) for image, prompt, name in triples]
+
+    rows = judge_images(images, judge_all, settings, out, batch=batch, process=process, progress=progress)
+    records = tuple(Record(**row) for row in rows)
+    generator = None if images.settings is None else images.settings["generator"]
+    return GenEvalReport(summarise(records), records, detector.label, settings, generator)
+
+
+def _judged_by(detector: Detector) -> dict[str, Any]:
+    return {"protocol": PROTOCOL, "detector": results.describe(detector)}
 
 
 def judge_image(image: Tensor, prompt: Prompt, detector: Detector, filename: str) -> Record:
@@ -165,31 +208,16 @@ def judge_image(image: Tensor, prompt: Prompt, detector: Detector, filename: str
     return Record(filename, tag, prompt.text, correct, reason, metadata_line(prompt), details(objects))
 
 
-def image_name(prompt: int, image: int) -> str:
-    """Return where the official layout keeps an image, relative to its folder."""
-    return f"{prompt:05d}/samples/{image:05d}.png"
-
-
 def image_folder(folder: Path, prompts: Sequence[Prompt]) -> ImageSink:
     """Return a ``sink`` that writes the official layout.
-
-    That is ``00000/metadata.jsonl`` and ``00000/samples/00000.png``, counted on.
 
     Raises:
         TrainingError: on use, where ``folder`` cannot be written.
     """
 
     def write(prompt: int, image: int, pixels: Tensor) -> None:
-        path = folder / image_name(prompt, image)
-        if image == 0:
-            line = metadata_line(prompts[prompt]) + "\n"
-            results.write_text(folder / f"{prompt:05d}" / "metadata.jsonl", line)
-        array = torch.round(pixels * 255).to(torch.uint8).permute(1, 2, 0).numpy()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path)
-        except OSError as error:
-            raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        write_prompt(folder, prompt, prompts[prompt])
+        write_image(folder / image_name(prompt, image), pixels)
 
     return write
 
@@ -205,33 +233,49 @@ def write_report(report: GenEvalReport, folder: Path, provenance: Mapping[str, A
     Raises:
         TrainingError: the folder cannot be written.
     """
-    summary = {
-        **asdict(report.summary),
-        "settings": report.settings,
-        "provenance": provenance,
-        "versions": results.versions(),
+    results.write_rows(folder, [asdict(record) for record in report.records])
+    results.write_result(as_result(report, provenance), folder)
+
+
+def as_result(report: GenEvalReport, provenance: Mapping[str, Any]) -> Result:
+    """Return a report as every evaluation writes it; ``overall`` is the headline, tasks follow."""
+    tasks = {task: Number(score.mean, score.se) for task, score in report.tasks.items()}
+    of_images = {
+        "correct_images": Number(report.summary.correct_images, math.nan),
+        "correct_prompts": Number(report.summary.correct_prompts, math.nan),
     }
-    rows = "".join(record.line() + "\n" for record in report.records)
-    results.write_text(folder / "results.jsonl", rows)
-    results.write_text(folder / "summary.json", results.to_json(summary))
+    return Result(
+        evaluation="geneval",
+        label=report.label,
+        numbers={"overall": Number(report.overall, report.overall_se), **tasks, **of_images},
+        images=report.images,
+        settings=report.settings,
+        provenance={"generator": report.generator, **provenance},
+        versions=results.versions(),
+    )
 
 
 def read_report(folder: Path) -> GenEvalReport:
     """Read what :func:`write_report` wrote; the numbers are computed anew from the rows.
 
     Raises:
-        TrainingError: a file is missing or damaged.
+        RecipeError: there are no results.
+        TrainingError: a file is missing or damaged, or the results are those of another evaluation.
     """
+    saved = results.read_result(folder)
+    if saved.evaluation != "geneval":
+        raise TrainingError(f"the results in {str(folder)!r} are of {saved.evaluation!r}, not of 'geneval'")
     try:
-        saved = json.loads(results.read_text(folder / "summary.json"))
-        rows = results.read_text(folder / "results.jsonl").splitlines()
-        records = tuple(Record(**json.loads(row)) for row in rows)
-        images, settings = saved["images"], saved["settings"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        records = tuple(Record(**row) for row in results.read_rows(folder))
+    except TypeError as error:
         raise TrainingError(f"the results in {str(folder)!r} are damaged: {error}") from error
-    if len(records) != images:
-        raise TrainingError(f"the results in {str(folder)!r} are damaged: {len(records)} of {images} rows")
-    return GenEvalReport(summarise(records), records, settings)
+    if len(records) != saved.images:
+        raise TrainingError(
+            f"the results in {str(folder)!r} are damaged: {len(records)} of {saved.images} rows"
+        )
+    return GenEvalReport(
+        summarise(records), records, saved.label, saved.settings, saved.provenance.get("generator")
+    )
 
 
 @dataclass(frozen=True)
@@ -257,11 +301,7 @@ def compare(before: GenEvalReport, after: GenEvalReport) -> Comparison:
     Raises:
         RecipeError: the two evaluations differ in more than the generator.
     """
-    different = [key for key in before.settings if before.settings[key] != after.settings.get(key)]
-    different = [key for key in different if key != "generator"]
-    if different:
-        names = ", ".join(different)
-        raise RecipeError(f"these evaluations cannot be compared: they differ in {names}")
+    results.check_comparable(as_result(before, {}), as_result(after, {}))
     tasks = {task: _difference(before, after, task) for task in TASKS}
     overall = Difference(
         sum(task.mean for task in tasks.values()) / len(TASKS),

@@ -7,13 +7,14 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from maskrl import __version__
 from maskrl.component import Component
-from maskrl.errors import TrainingError
+from maskrl.errors import RecipeError, TrainingError
 from maskrl.types import Prompt
 
 _DEPENDENCIES = ("torch", "transformers", "open_clip_torch", "numpy")
@@ -72,3 +73,128 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
     """Return the sha256 of texts and metadata, in order."""
     lines = [json.dumps([prompt.text, dict(prompt.metadata)]) for prompt in prompts]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean and its standard error, NaN where there is none."""
+
+    mean: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found, and all that is needed to get it again: the one file that every evaluation writes.
+
+    Attributes:
+        evaluation: its name on the command line.
+        label: what its numbers may be called ("GenEval", "GenEval-HF", "CLIP score (ViT-L-14 openai)").
+        numbers: the headline first.
+        images: how many were judged.
+        settings: what must be equal in two results that are compared.
+        provenance: what was judged: generator, checkpoint, recipe.
+        versions: of the packages that can change a number.
+    """
+
+    evaluation: str
+    label: str
+    numbers: Mapping[str, Number]
+    images: int
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+RESULT, ROWS = "summary.json", "results.jsonl"
+
+
+def write_result(result: Result, folder: Path) -> None:
+    """Write ``summary.json``, whole or not at all.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    write_text(folder / RESULT, to_json(asdict(result)))
+
+
+def read_result(path: Path) -> Result:
+    """Read a ``summary.json``, or that of a folder.
+
+    Raises:
+        RecipeError: there is none.
+        TrainingError: it is damaged, or no evaluation's.
+    """
+    file = path / RESULT if path.is_dir() else path
+    if not file.is_file():
+        raise RecipeError(f"there are no results in {str(path)!r}: no {RESULT}")
+    try:
+        saved = json.loads(read_text(file))
+        numbers = {name: Number(**_with_nan(number)) for name, number in saved.pop("numbers").items()}
+        return Result(numbers=numbers, **saved)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"the results in {str(file)!r} are damaged, or no evaluation's: {error}"
+        ) from error
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """Return the keys under which two tables do not hold the same."""
+    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+
+
+def refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep results of other settings from being overwritten.
+
+    Raises:
+        RecipeError: the folder holds such results.
+    """
+    if not (folder / RESULT).is_file():
+        return
+    different = differing(read_result(folder).settings, json.loads(to_json(settings)))
+    if different:
+        raise RecipeError(
+            f"{str(folder)!r} holds results of other settings: they differ in {', '.join(different)}; choose"
+            " another --out"
+        )
+
+
+def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``results.jsonl``, a row per image.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    write_text(folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Read ``results.jsonl``.
+
+    Raises:
+        TrainingError: it is missing or damaged.
+    """
+    try:
+        return [json.loads(line) for line in read_text(folder / ROWS).splitlines()]
+    except json.JSONDecodeError as error:
+        raise TrainingError(f"the results in {str(folder / ROWS)!r} are damaged: {error}") from error
+
+
+def _with_nan(number: Mapping[str, float | None]) -> dict[str, float]:
+    return {key: math.nan if value is None else value for key, value in number.items()}
+
+
+def check_comparable(first: Result, second: Result) -> None:
+    """Refuse to compare what was not measured alike.
+
+    Raises:
+        RecipeError: evaluation, label or settings differ; the message names what.
+    """
+    if first.evaluation != second.evaluation:
+        raise RecipeError(
+            f"{first.evaluation!r} and {second.evaluation!r} are different evaluations: nothing to compare"
+        )
+    different = [] if first.label == second.label else [f"label ({first.label!r} and {second.label!r})"]
+    different += differing(first.settings, second.settings)
+    if different:
+        raise RecipeError(f"these results cannot be compared: they differ in {', '.join(different)}")

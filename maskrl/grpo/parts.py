@@ -43,6 +43,9 @@ class Process(Protocol):
     def gather_objects(self, values: Sequence[T]) -> list[T]:
         """Concatenate lists of plain objects in rank order; they may differ in length."""
 
+    def wait(self) -> None:
+        """Wait until every process is here."""
+
 
 @dataclass(frozen=True)
 class SingleProcess:
@@ -65,6 +68,9 @@ class SingleProcess:
     def gather_objects(self, values: Sequence[T]) -> list[T]:
         """Return the values."""
         return list(values)
+
+    def wait(self) -> None:
+        """Nobody is waited for."""
 
 
 class Scheduler(Protocol):

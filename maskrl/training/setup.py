@@ -64,7 +64,6 @@ class GenEval:
             self.detector,
             sampling=self.sampling,
             num_steps=self.num_steps,
-            guidance=self.sampling.guidance_eval,
             images_per_prompt=self.config.images_per_prompt,
             stream=self.stream,
             batch=self.config.batch,

@@ -1,0 +1,285 @@
+"""Images of prompts in a folder, in GenEval's official layout: painted once, also in spite of kills, and read often.
+
+::
+
+    settings.json                 how they were painted; not there where another tool did
+    00000/metadata.jsonl          the prompt and what is known of it, one JSON object
+    00000/samples/00000.png ...   its images
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals import results
+from maskrl.evals.generate import generate
+from maskrl.geneval.metadata import metadata_line
+from maskrl.grpo.config import Sampling
+from maskrl.grpo.parts import Process
+from maskrl.interfaces import MaskedGenerator
+from maskrl.types import Prompt, Stream
+
+SETTINGS = "settings.json"
+_FOLDER, _IMAGE = re.compile(r"\d{5,}"), re.compile(r"\d+\.png")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder whose every prompt has as many images.
+
+    Attributes:
+        folder: where.
+        prompts: with the metadata that lies beside the images.
+        names: of each prompt's images, relative to ``folder``.
+        settings: how they were painted; None where another tool did.
+    """
+
+    folder: Path
+    prompts: Sequence[Prompt]
+    names: Sequence[Sequence[str]]
+    settings: Mapping[str, Any] | None
+
+    @property
+    def per_prompt(self) -> int:
+        """Images of each prompt."""
+        return len(self.names[0])
+
+    def pairs(self) -> list[tuple[Prompt, str]]:
+        """List every image with its prompt, in order."""
+        return [
+            (prompt, name) for prompt, names in zip(self.prompts, self.names, strict=True) for name in names
+        ]
+
+    def comparable(self) -> dict[str, Any]:
+        """Return what must be equal in two results that are compared: prompts, and how images were painted, if known.
+
+        The generator is not among it: it is what is compared.
+        """
+        painted = {key: value for key, value in (self.settings or {}).items() if key != "generator"}
+        return {
+            "prompts_sha256": results.prompts_digest(self.prompts),
+            "images_per_prompt": self.per_prompt,
+            **painted,
+        }
+
+    def read(self, name: str) -> Tensor:
+        """Read one image: Float [3, H, W] in [0, 1].
+
+        Raises:
+            TrainingError: it is damaged, or not RGB.
+        """
+        path = self.folder / name
+        try:
+            with Image.open(path) as image:
+                if image.mode != "RGB":
+                    raise TrainingError(
+                        f"{str(path)!r} is {image.mode}, not RGB: convert it, all like it alike"
+                    )
+                pixels = np.asarray(image)
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut PNG is any of these
+            raise TrainingError(f"{str(path)!r} is no whole PNG: paint it again") from error
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def image_name(prompt: int, image: int) -> str:
+    """Return where the official layout keeps an image, relative to its folder."""
+    return f"{prompt:05d}/samples/{image:05d}.png"
+
+
+def write_image(path: Path, pixels: Tensor) -> None:
+    """Write Float [3, H, W] in [0, 1] as a PNG, whole or not at all.
+
+    Raises:
+        TrainingError: the place cannot be written.
+    """
+    array = torch.round(pixels * 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(unfinished, format="PNG")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def write_prompt(folder: Path, index: int, prompt: Prompt) -> None:
+    """Write what lies beside a prompt's images."""
+    results.write_text(folder / f"{index:05d}" / "metadata.jsonl", metadata_line(prompt) + "\n")
+
+
+def painted_settings(
+    generator: MaskedGenerator,
+    prompts: Sequence[Prompt],
+    images_per_prompt: int,
+    num_steps: int,
+    sampling: Sampling,
+    stream: Stream,
+) -> dict[str, Any]:
+    """Return all that decides what images look like."""
+    return {
+        "generator": results.describe(generator),
+        "prompts_sha256": results.prompts_digest(prompts),
+        "images_per_prompt": images_per_prompt,
+        "num_steps": num_steps,
+        "guidance": sampling.guidance_eval,
+        "schedule": sampling.schedule,
+        "temperature_rule": sampling.temperature_rule,
+        "tau_init": sampling.tau_init,
+        "seed": stream.seed,
+        "stream": list(stream.path),
+    }
+
+
+def paint_folder(
+    folder: Path,
+    generator: MaskedGenerator,
+    prompts: Sequence[Prompt],
+    *,
+    sampling: Sampling,
+    num_steps: int,
+    images_per_prompt: int,
+    stream: Stream,
+    batch: int,
+    process: Process,
+    progress: Progress,
+) -> None:
+    """Paint what is missing in a folder; image i of prompt p always comes from ``stream.child("eval", p, i)``.
+
+    Args:
+        folder: new, or of the same settings: then it is gone on with.
+        generator: what paints.
+        prompts: in the order of their folders.
+        sampling: schedule, temperatures, guidance (of the evaluation).
+        num_steps: T, unmasking steps.
+        images_per_prompt: how many of each.
+        stream: the randomness.
+        batch: images per rollout; memory and speed only.
+        process: this one; the missing images are dealt out among all.
+        progress: called with the images done and their total, as often on every process.
+
+    Raises:
+        RecipeError: the folder holds something else, or images of other settings.
+        TrainingError: it cannot be written.
+    """
+    settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
+    if process.rank == 0:
+        _claim(folder, settings)
+    process.wait()
+    every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
+    missing = [(p, i) for p, i in every if not (folder / image_name(p, i)).exists()]
+    process.wait()  # nobody paints before everybody has looked
+    mine = missing[process.rank :: process.world_size]
+    painted = generate(
+        generator,
+        [prompts[p] for p, _ in mine],
+        [stream.child("eval", p, i) for p, i in mine],
+        num_steps,
+        sampling,
+        sampling.guidance_eval,
+        batch,
+    )
+    done = len(every) - len(missing)
+    for _ in range(0, len(missing[:: process.world_size]), batch):  # as often on every process
+        indices, images = next(painted, (range(0), torch.empty(0)))
+        for index, image in zip(indices, images, strict=True):
+            p, i = mine[index]
+            write_prompt(folder, p, prompts[p])
+            write_image(folder / image_name(p, i), image)
+        done = min(done + batch * process.world_size, len(every))
+        progress(done, len(every))
+    process.wait()  # all is there before anybody reads it
+
+
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a new folder, or check that they are those of the one that is there."""
+    saved = read_settings(folder)
+    if saved is None:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RecipeError(
+                f"{str(folder)!r} holds something else than images of this evaluation; choose another --out, or"
+                " score it with --images"
+            )
+        results.write_text(folder / SETTINGS, results.to_json(settings))
+        return
+    different = results.differing(settings, saved)
+    if different:
+        raise RecipeError(
+            f"{str(folder)!r} holds images of other settings: they differ in {', '.join(different)}; choose"
+            " another --out"
+        )
+
+
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """Return how the images of a folder were painted, or None if nobody says.
+
+    Raises:
+        TrainingError: what is said is damaged.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        saved: dict[str, Any] = json.loads(results.read_text(path))
+    except json.JSONDecodeError as error:
+        raise TrainingError(f"{str(path)!r} is damaged: {error}") from error
+    return saved
+
+
+def open_folder(folder: Path) -> ImageFolder:
+    """Look through a folder in the official layout, whoever made it; no image is opened yet.
+
+    Raises:
+        RecipeError: there is no such folder, a prompt has no metadata or fewer images than the others, or something is
+            called what no image is called.
+    """
+    if not folder.is_dir():
+        raise RecipeError(f"there is no image folder {str(folder)!r}")
+    places = sorted(path for path in folder.iterdir() if path.is_dir() and _FOLDER.fullmatch(path.name))
+    if not places:
+        raise RecipeError(f"{str(folder)!r} holds no images in GenEval's layout: 00000/samples/00000.png")
+    prompts = [_read_prompt(place / "metadata.jsonl") for place in places]
+    names = [[f"{place.name}/samples/{name}" for name in _images(place / "samples")] for place in places]
+    most = max(map(len, names))
+    for place, found in zip(places, names, strict=True):
+        if len(found) < most:
+            raise RecipeError(
+                f"{str(place)!r} has {len(found)} images and others have {most}: paint what is missing"
+            )
+    return ImageFolder(folder, prompts, names, read_settings(folder))
+
+
+def _read_prompt(path: Path) -> Prompt:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        text = record.pop("prompt")
+    except FileNotFoundError as error:
+        raise RecipeError(f"{str(path)!r} is missing: it holds the prompt of the images beside it") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"{str(path)!r} is no metadata of GenEval's: one JSON object with a 'prompt'"
+        ) from error
+    return Prompt(text, record)
+
+
+def _images(samples: Path) -> Iterator[str]:
+    if not samples.is_dir():
+        return
+    for path in sorted(samples.iterdir()):
+        if path.suffix == ".tmp":  # of a painter that was killed
+            continue
+        if not _IMAGE.fullmatch(path.name):
+            raise RecipeError(f"{str(path)!r} is no image of GenEval's layout: those are called 00000.png")
+        yield path.name

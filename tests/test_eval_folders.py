@@ -1,0 +1,345 @@
+"""Evaluations of images in a folder: painted once, gone on with after a kill, refused when they do not do."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_evals import PROMPTS, SAMPLING, STREAM, Mosaic, Tiles, run
+
+from maskrl.component import ComponentConfig
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.comparison import compare_files
+from maskrl.evals.geneval import compare, evaluate_folder, read_report, write_report
+from maskrl.evals.images import open_folder, paint_folder
+from maskrl.evals.results import read_result, read_rows
+from maskrl.evals.scores import score_images
+from maskrl.grpo.parts import SingleProcess
+from maskrl.interfaces import RewardModel
+
+ALONE = SingleProcess()
+
+
+def paint(folder, generator=None, **changes):
+    settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4, "stream": STREAM, "batch": 10}
+    calls = []
+    paint_folder(
+        folder,
+        generator or Mosaic(Mosaic.Config()),
+        PROMPTS,
+        process=ALONE,
+        progress=lambda done, total: calls.append((done, total)),
+        **(settings | changes),
+    )
+    return calls
+
+
+def judge(folder, out, detector=None):
+    return evaluate_folder(
+        open_folder(folder),
+        detector or Tiles(Tiles.Config()),
+        out,
+        batch=5,
+        process=ALONE,
+        progress=lambda done, total: None,
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+def mortal():
+    """Make a painter that dies in its third decoding."""
+    generator, decoded = Mosaic(Mosaic.Config()), []
+    whole = generator.decode
+
+    def decode(tokens, condition):
+        decoded.append(1)
+        if len(decoded) == 3:
+            raise Killed
+        return whole(tokens, condition)
+
+    generator.decode = decode
+    return generator
+
+
+@pytest.fixture
+def folder(tmp_path):
+    paint(tmp_path / "images")
+    return tmp_path / "images"
+
+
+def pixels(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.png"))}
+
+
+# painting
+
+
+def test_a_killed_painter_is_gone_on_with_and_paints_nothing_twice(folder, tmp_path):
+    with pytest.raises(Killed):
+        paint(tmp_path / "cut", mortal())
+    first = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut").rglob("*.png")}
+    assert len(first) == 20
+    calls = paint(tmp_path / "cut")
+    assert calls[0] == (30, 72)
+    assert calls[-1] == (72, 72)
+    assert all(p.stat().st_mtime_ns == time for p, time in first.items())
+    assert pixels(tmp_path / "cut") == pixels(folder)
+    assert paint(tmp_path / "cut") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [({"num_steps": 3}, "num_steps"), ({"images_per_prompt": 2}, "images_per_prompt")]
+)
+def test_images_of_other_settings_are_not_mixed(folder, change, named):
+    before = pixels(folder)
+    with pytest.raises(RecipeError, match=f"differ in {named}"):
+        paint(folder, **change)
+    assert pixels(folder) == before
+
+
+def test_a_folder_of_something_else_is_not_painted_into(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RecipeError, match="holds something else"):
+        paint(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+# judging
+
+
+def test_a_folder_gives_the_same_verdicts_as_painting_and_judging_at_once(folder, tmp_path):
+    from_folder, at_once = judge(folder, tmp_path / "out"), run()
+    assert from_folder.records == at_once.records
+    assert from_folder.summary == at_once.summary
+    assert from_folder.generator == at_once.generator
+    assert from_folder.settings == at_once.settings
+
+
+class Mortals(Tiles):
+    """Die at the 31st image."""
+
+    seen = 0
+
+    def detect(self, image):
+        self.seen += 1
+        if self.seen == 31:
+            raise Killed
+        return super().detect(image)
+
+
+def test_a_killed_judge_is_gone_on_with_and_judges_nothing_twice(folder, tmp_path):
+    with pytest.raises(Killed):
+        judge(folder, tmp_path / "out", Mortals(Tiles.Config()))
+    journal = tmp_path / "out" / "unfinished" / "0.jsonl"
+    assert len(journal.read_text().splitlines()) == 30
+    journal.write_text(journal.read_text()[:-20])  # the kill cut a row short
+    again = Mortals(Tiles.Config())
+    again.seen = 100
+    report = judge(folder, tmp_path / "out", again)
+    assert again.seen == 100 + 72 - 29
+    assert report.records == run().records
+
+
+def test_verdicts_of_another_judge_are_not_gone_on_with(folder, tmp_path):
+    with pytest.raises(Killed):
+        judge(folder, tmp_path / "out", Mortals(Tiles.Config()))
+    counting = type("Others", (Mortals,), {})(Tiles.Config())
+    counting.seen = 100
+    judge(folder, tmp_path / "out", counting)
+    assert counting.seen == 172
+
+
+def test_images_of_another_tool_are_judged_and_say_so(folder, tmp_path):
+    (folder / "settings.json").unlink()
+    report = judge(folder, tmp_path / "out")
+    assert report.generator is None
+    assert report.records == run().records
+    assert "num_steps" not in report.settings
+    with pytest.raises(RecipeError, match="num_steps"):
+        compare(report, run())
+
+
+def test_results_of_other_settings_are_not_overwritten(folder, tmp_path):
+    write_report(judge(folder, tmp_path / "out"), tmp_path / "out", {})
+    judge(folder, tmp_path / "out")  # the same again is welcome
+    paint(tmp_path / "more", num_steps=3)
+    with pytest.raises(RecipeError, match="results of other settings: they differ in num_steps"):
+        judge(tmp_path / "more", tmp_path / "out")
+
+
+# what is wrong with a folder
+
+
+def resave(path, mode):
+    Image.open(path).convert(mode).save(path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "there is no image folder"),
+        (
+            lambda f: [shutil.rmtree(p) for p in f.iterdir() if p.is_dir()],
+            "holds no images in GenEval's layout",
+        ),
+        (lambda f: (f / "00003/metadata.jsonl").unlink(), "00003/metadata.jsonl' is missing"),
+        (lambda f: (f / "00003/metadata.jsonl").write_text("[1]"), "no metadata of GenEval's"),
+        (lambda f: (f / "00003/metadata.jsonl").write_text('{"tag": "colors"}'), "no metadata of GenEval's"),
+        (lambda f: (f / "00003/samples/00001.png").unlink(), "00003' has 3 images and others have 4"),
+        (lambda f: shutil.rmtree(f / "00003/samples"), "00003' has 0 images and others have 4"),
+        (lambda f: (f / "00003/samples/00001.png").rename(f / "00003/samples/a.jpg"), "a.jpg' is no image"),
+        (lambda f: cut(f / "00003/samples/00001.png"), "00001.png' is no whole PNG"),
+        (lambda f: (f / "00003/samples/00001.png").write_text("no image"), "00001.png' is no whole PNG"),
+        (lambda f: resave(f / "00003/samples/00001.png", "RGBA"), "00001.png' is RGBA, not RGB"),
+        (lambda f: resave(f / "00003/samples/00001.png", "L"), "00001.png' is L, not RGB"),
+        (lambda f: (f / "settings.json").write_text("{"), "settings.json' is damaged"),
+    ],
+)
+def test_a_folder_that_does_not_do_is_one_clear_line_and_no_result(folder, tmp_path, change, message):
+    change(folder)
+    with pytest.raises((RecipeError, TrainingError), match=message) as error:
+        judge(folder, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_prompts_that_are_not_genevals_are_named(folder, tmp_path):
+    (folder / "00003/metadata.jsonl").write_text('{"prompt": "a cat", "tag": "cats", "include": []}')
+    with pytest.raises(RecipeError, match="GenEval cannot judge the prompt 'a cat'"):
+        judge(folder, tmp_path / "out")
+
+
+def test_what_a_killed_painter_left_is_no_image(folder, tmp_path):
+    (folder / "00003/samples/00001.png.tmp").write_bytes(b"half")
+    assert open_folder(folder).per_prompt == 4
+
+
+# rewards over a folder
+
+
+class Brightness(RewardModel):
+    Config = ComponentConfig
+    calls = 0
+
+    def score(self, images, prompts):
+        self.calls += 1
+        return images.mean(dim=(1, 2, 3)) + torch.tensor([float(len(prompt.text)) for prompt in prompts])
+
+
+def score(folder, out, reward=None):
+    return score_images(
+        "clip_score",
+        "brightness",
+        open_folder(folder),
+        reward or Brightness(ComponentConfig()),
+        out,
+        {"checkpoint": "base"},
+        batch=7,
+        process=ALONE,
+        progress=lambda done, total: None,
+    )
+
+
+def test_a_score_is_the_mean_over_images_with_an_error_over_prompts(folder, tmp_path):
+    result = score(folder, tmp_path / "out")
+    rows = read_rows(tmp_path / "out")
+    assert [row["filename"] for row in rows] == [name for _, name in open_folder(folder).pairs()]
+    array = np.asarray(Image.open(folder / rows[5]["filename"])) / 255
+    assert rows[5]["score"] == pytest.approx(array.mean() + len(rows[5]["prompt"]), abs=1e-5)
+    by_prompt = np.array([row["score"] for row in rows]).reshape(18, 4).mean(axis=1)
+    assert result.numbers["mean"].mean == pytest.approx(by_prompt.mean())
+    assert result.numbers["mean"].se == pytest.approx(by_prompt.std(ddof=1) / np.sqrt(18))
+    assert read_result(tmp_path / "out") == result
+    assert not (tmp_path / "out" / "unfinished").exists()
+
+
+def test_images_of_several_sizes_are_scored_with_their_like(folder, tmp_path):
+    path = folder / "00003/samples/00001.png"
+    whole = {row["filename"]: row["score"] for row in [*read_rows_of(folder, tmp_path / "before")]}
+    Image.open(path).resize((24, 24), Image.Resampling.NEAREST).save(path)
+    after = {row["filename"]: row["score"] for row in [*read_rows_of(folder, tmp_path / "after")]}
+    assert after == pytest.approx(whole, abs=1e-6)
+
+
+def read_rows_of(folder, out):
+    score(folder, out)
+    return read_rows(out)
+
+
+# comparing files
+
+
+def test_two_results_are_compared_prompt_by_prompt(folder, tmp_path):
+    paint(tmp_path / "other", Mosaic(Mosaic.Config(), seed=1))
+    for name, images in (("a", folder), ("b", tmp_path / "other")):
+        write_report(judge(images, tmp_path / name), tmp_path / name, {})
+    before, after, lines = compare_files(tmp_path / "a", tmp_path / "b")
+    by_name = {line.name: line for line in lines}
+    reports = [read_report(tmp_path / name) for name in ("a", "b")]
+    assert by_name["overall"].difference.mean == pytest.approx(reports[1].overall - reports[0].overall)
+    paired = compare(*reports)
+    assert by_name["overall"].difference.se == pytest.approx(paired.overall.se)
+    assert by_name["counting"].difference.se == pytest.approx(paired.tasks["counting"].se)
+    assert (before.evaluation, after.images) == ("geneval", 72)
+    assert [line.name for line in lines][:2] == ["overall", "single_object"]
+
+
+def test_scores_are_compared_and_uncertainty_is_that_of_the_differences(folder, tmp_path):
+    paint(tmp_path / "other", Mosaic(Mosaic.Config(), seed=1))
+    score(folder, tmp_path / "a")
+    score(tmp_path / "other", tmp_path / "b")
+    _, _, (line,) = compare_files(tmp_path / "a", tmp_path / "b")
+    rows = [np.array([r["score"] for r in read_rows(tmp_path / n)]).reshape(18, 4).mean(axis=1) for n in "ab"]
+    gains = rows[1] - rows[0]
+    assert line.difference.mean == pytest.approx(gains.mean())
+    assert line.difference.se == pytest.approx(gains.std(ddof=1) / np.sqrt(18))
+    assert line.difference.se < 0.5 * line.first.se  # prompts differ more than generators
+
+
+def test_what_was_not_measured_alike_is_not_compared(folder, tmp_path, cli):
+    write_report(judge(folder, tmp_path / "a"), tmp_path / "a", {})
+    score(folder, tmp_path / "b")
+    with pytest.raises(RecipeError, match="different evaluations"):
+        compare_files(tmp_path / "a", tmp_path / "b")
+    paint(tmp_path / "more", num_steps=3)
+    write_report(judge(tmp_path / "more", tmp_path / "c"), tmp_path / "c", {})
+    with pytest.raises(RecipeError, match="differ in num_steps"):
+        compare_files(tmp_path / "a", tmp_path / "c")
+    refused = cli("eval", "compare", tmp_path / "a", tmp_path / "c")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there are no results"),
+        ("{", "damaged"),
+        ('{"numbers": {}}', "no evaluation's"),
+        ("[]", "no evaluation's"),
+    ],
+)
+def test_results_that_are_none_are_one_line(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises((RecipeError, TrainingError), match=message):
+        read_result(tmp_path)
+
+
+def test_the_command_shows_the_papers_rows_beside_genevals(folder, tmp_path, cli):
+    for name in "ab":
+        write_report(judge(folder, tmp_path / name), tmp_path / name, {})
+        saved = json.loads((tmp_path / name / "summary.json").read_text())
+        (tmp_path / name / "summary.json").write_text(json.dumps({**saved, "label": "GenEval"}))
+    shown = cli("eval", "compare", tmp_path / "a", tmp_path / "b")
+    assert shown.code == 0, shown.err
+    for part in ("0.53", "0.73", "+0.000", "overall"):
+        assert part in shown.out
