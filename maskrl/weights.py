@@ -1,4 +1,7 @@
-"""Files that hold weights: read without running what they hold, put into a module strictly, or refused in one line."""
+"""Files that hold weights: found, read without running what they hold, put into a module strictly, or refused.
+
+A refusal is a :class:`maskrl.errors.RecipeError` of one line. Plugins may import this module.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from maskrl.component import open_path
 from maskrl.errors import RecipeError
 
 _MOST_KEYS_LISTED = 5
@@ -35,6 +41,39 @@ def unreachable(what: str, error: Exception) -> str:
         f"{what} is no folder here, and the hub could not be reached for it ({type(error).__name__}); "
         "fetch it on a machine that reaches the hub, and point to the folder"
     )
+
+
+def find_file(source: str, *names: str) -> Path:
+    """Return the first of these files that a folder has, or a repository on the hub; from there it is fetched once.
+
+    Args:
+        source: a folder (``package:...`` too), or a hub id, ``owner/name``.
+        names: of files; the later ones are looked for if the earlier ones are not there.
+
+    Raises:
+        RecipeError: there is no such folder, none of the files is there, or the hub cannot be reached.
+    """
+    folder = Path(open_path(source))
+    if folder.is_dir():
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+    else:
+        found = _fetch_one(source, names)
+    if found is None:
+        raise RecipeError(f"{source!r} holds no {' and no '.join(names)}")
+    return found
+
+
+def _fetch_one(repository: str, names: tuple[str, ...]) -> Path | None:
+    if not is_hub_id(repository):
+        raise RecipeError(f"{repository!r} is no folder here, and no hub id, owner/name")
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except (EntryNotFoundError, OSError, ValueError) as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue  # it was asked, and has no such file
+            raise RecipeError(unreachable(repr(repository), error)) from error
+    return None
 
 
 def read_file(path: Path) -> Any:
