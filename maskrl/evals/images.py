@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,17 @@ class ImageFolder:
         return [
             (prompt, name) for prompt, names in zip(self.prompts, self.names, strict=True) for name in names
         ]
+
+    def only(self, wanted: Callable[[Prompt], bool]) -> ImageFolder:
+        """Leave out the prompts that are not wanted, and their images.
+
+        Raises:
+            RecipeError: none is wanted.
+        """
+        kept = [i for i, prompt in enumerate(self.prompts) if wanted(prompt)]
+        if not kept:
+            raise RecipeError(f"no prompt in {str(self.folder)!r} is one that this evaluation can use")
+        return replace(self, prompts=[self.prompts[i] for i in kept], names=[self.names[i] for i in kept])
 
     def comparable(self) -> dict[str, Any]:
         """Return what must be equal in two results that are compared: prompts, and how images were painted, if known.

@@ -10,35 +10,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import RecipeError
 from maskrl.geneval.summary import standard_error
 from maskrl.geneval.wording import NUMBERS, counted
-from maskrl.interfaces import RewardModel
-from maskrl.types import Prompt, Stream
+from maskrl.types import Stream
 
 RESAMPLES = 2000
 _INTERVAL = torch.tensor((0.025, 0.975), dtype=torch.float64)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image that shows exactly ``number`` objects of a class.
-
-    ``image`` Float [3, H, W] in [0, 1]; ``prompt`` is what it was painted from: images that share it are one draw.
-    """
-
-    image: Tensor
-    name: str
-    number: int
-    prompt: str
 
 
 @dataclass(frozen=True)
@@ -53,11 +39,13 @@ class Mean:
 class Margin:
     """How far the caption with the right number is above another, image by image.
 
-    ``low`` and ``high`` are the 95 % interval of the mean, by bootstrap over prompts, NaN for a single prompt. ``wins``
-    is the share of images on which it is above; a tie is no win.
+    ``se`` takes the images of a prompt as one draw, and ``low`` and ``high`` are the 95 % interval of the mean, by
+    bootstrap over prompts; all NaN for a single prompt. ``wins`` is the share of images on which it is above; a tie is
+    no win.
     """
 
     mean: float
+    se: float
     low: float
     high: float
     wins: float
@@ -117,77 +105,32 @@ class RelativeCorrectness:
         return all(margin.low > 0 for margin in margins) and self.ranking.auc > 0.5
 
 
-def captions(name: str, number: int) -> tuple[str, str, str]:
-    """Return what is said of an image of ``number`` objects: half, the same and double, in GenEval's wording.
+def has_captions(number: int) -> bool:
+    """Tell whether a number has a half that is one, and a double that has a word: 2, 4, 6, 8, 10."""
+    return number % 2 == 0 and 2 <= number <= (len(NUMBERS) - 1) // 2
 
-    Raises:
-        RecipeError: ``number`` is odd or less than 2, or its double has no word.
-    """
-    largest = (len(NUMBERS) - 1) // 2
-    if number % 2 or not 2 <= number <= largest:
-        raise RecipeError(
-            f"relative correctness takes even numbers in [2, {largest}]: {number} {name!r} has no half or no double"
-        )
+
+def captions(name: str, number: int) -> tuple[str, str, str]:
+    """Return what is said of an image of ``number`` objects: half, the same and double, in GenEval's wording."""
+    assert has_captions(number), number
     half, same, double = (f"a photo of {counted(n, name)}" for n in (number // 2, number, 2 * number))
     return half, same, double
 
 
-def score_captions(reward: RewardModel, pictures: Sequence[Picture], batch: int) -> Tensor:
-    """Score every picture with its three captions, ``batch`` pictures at a time: Float [K, 3], fp32, on the CPU.
+def exchange(classes: Sequence[str], stream: Stream) -> list[int]:
+    """Draw for every image another one, of another class: what is said of the first is not to be seen there.
 
     Raises:
-        RecipeError: a picture's number has no half or no double.
-    """
-    texts = [captions(picture.name, picture.number) for picture in pictures]
-    scores = []
-    for start in range(0, len(pictures), batch):
-        part = slice(start, start + batch)
-        images = torch.stack([picture.image for picture in pictures[part]]).repeat_interleave(3, dim=0)
-        prompts = [Prompt(text) for three in texts[part] for text in three]
-        scores.append(reward.score(images, prompts).cpu().view(-1, 3))
-    return torch.cat(scores)
-
-
-def exchange_images(pictures: Sequence[Picture], stream: Stream) -> list[Picture]:
-    """Give every picture a random image of another class; its captions then name what is not there.
-
-    Raises:
-        TrainingError: there is only one class.
+        RecipeError: there is only one class.
     """
     rng = stream.generator()
-    exchanged = []
-    for picture in pictures:
-        others = [other.image for other in pictures if other.name != picture.name]
+    drawn = []
+    for name in classes:
+        others = [i for i, other in enumerate(classes) if other != name]
         if not others:
-            raise TrainingError(f"the control needs images of a second class; all show {picture.name!r}")
-        chosen = int(torch.randint(len(others), (), generator=rng))
-        exchanged.append(replace(picture, image=others[chosen]))
-    return exchanged
-
-
-def measure(
-    reward: RewardModel, pictures: Sequence[Picture], ranking: Ranking, stream: Stream, batch: int
-) -> RelativeCorrectness:
-    """Run the probe on pictures that show the right number.
-
-    Args:
-        reward: what is probed.
-        pictures: of several prompts and classes.
-        ranking: what :func:`rank_groups` says of all images, the wrong ones among them.
-        stream: the randomness of the control and of the intervals.
-        batch: pictures at a time; memory and speed only.
-
-    Raises:
-        RecipeError: a picture's number has no half or no double.
-        TrainingError: there is no picture, or only one class.
-    """
-    if not pictures:
-        raise TrainingError("relative correctness needs images that show the right number; there are none")
-    scores = score_captions(reward, pictures, batch)
-    control = score_captions(reward, exchange_images(pictures, stream.child("control")), batch)
-    numbers = [picture.number for picture in pictures]
-    prompts = [picture.prompt for picture in pictures]
-    return summarise(scores, control, numbers, prompts, ranking, stream)
+            raise RecipeError(f"the control needs images of a second class; all prompts ask for {name!r}")
+        drawn.append(others[int(torch.randint(len(others), (), generator=rng))])
+    return drawn
 
 
 def summarise(
@@ -260,7 +203,8 @@ def _mean(values: Tensor, prompts: Sequence[str]) -> Mean:
 def _margin(values: Tensor, prompts: Sequence[str], stream: Stream) -> Margin:
     by_prompt = _by_key(values.tolist(), prompts)
     low, high = _interval([sum(some) for some in by_prompt], [float(len(some)) for some in by_prompt], stream)
-    return Margin(float(values.mean()), low, high, float((values > 0).double().mean()))
+    mean = _mean(values, prompts)
+    return Margin(mean.value, mean.se, low, high, float((values > 0).double().mean()))
 
 
 def _by_key(values: Sequence[T], keys: Sequence[str]) -> list[list[T]]:

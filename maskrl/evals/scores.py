@@ -52,12 +52,10 @@ def score_images(
     def judge(
         pixels: Sequence[Tensor], prompts: Sequence[Prompt], names: Sequence[str]
     ) -> list[dict[str, Any]]:
-        score: dict[int, float] = {}
-        for places in _by_size(pixels):
-            together = torch.stack([pixels[i] for i in places])
-            found = reward.score(together, [prompts[i] for i in places]).tolist()
-            score |= dict(zip(places, found, strict=True))
-        return [{"prompt": prompt.text, "score": score[i]} for i, prompt in enumerate(prompts)]
+        scores = score_each(reward, pixels, prompts, batch)
+        return [
+            {"prompt": prompt.text, "score": score} for prompt, score in zip(prompts, scores, strict=True)
+        ]
 
     rows = judge_images(images, judge, settings, out, batch=batch, process=process, progress=progress)
     by_prompt = [rows[start : start + images.per_prompt] for start in range(0, len(rows), images.per_prompt)]
@@ -76,6 +74,20 @@ def score_images(
         results.write_result(result, out)
         close(out)
     return result
+
+
+def score_each(
+    reward: RewardModel, pixels: Sequence[Tensor], prompts: Sequence[Prompt], batch: int
+) -> list[float]:
+    """Score K images, each Float [3, H, W] in [0, 1], with a prompt each; those of one size ``batch`` at a time."""
+    score: dict[int, float] = {}
+    for places in _by_size(pixels):
+        for start in range(0, len(places), batch):
+            some = places[start : start + batch]
+            together = torch.stack([pixels[i] for i in some])
+            found = reward.score(together, [prompts[i] for i in some]).tolist()
+            score |= dict(zip(some, found, strict=True))
+    return [score[i] for i in range(len(pixels))]
 
 
 def _by_size(pixels: Sequence[Tensor]) -> list[list[int]]:

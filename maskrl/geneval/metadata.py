@@ -43,17 +43,35 @@ def check_prompts(prompts: Sequence[Prompt], detector: Detector) -> None:
         RecipeError: metadata is missing or malformed, or names a class or colour unknown to the detector.
     """
     for prompt in prompts:
-        try:
-            metadata = _Metadata.model_validate(dict(prompt.metadata))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "metadata"
-            message = f"GenEval cannot judge the prompt {prompt.text!r}: {where}: {first['msg']}"
-            raise RecipeError(message) from error
+        metadata = _read(prompt)
         for clause in (*metadata.include, *metadata.exclude):
             _check_known(prompt, "class", clause.name, detector.classes)
             if clause.color is not None:
                 _check_known(prompt, "colour", clause.color, detector.colors)
+
+
+def asked_number(prompt: Prompt) -> tuple[str, int] | None:
+    """Return class and number of a counting prompt that asks for nothing else; None for every other prompt.
+
+    Raises:
+        RecipeError: its metadata are malformed.
+    """
+    if prompt.metadata.get("tag") != "counting":
+        return None
+    clauses = _read(prompt).include
+    if len(clauses) > 1 or clauses[0].color is not None:
+        return None
+    return clauses[0].name, clauses[0].count
+
+
+def _read(prompt: Prompt) -> _Metadata:
+    try:
+        return _Metadata.model_validate(dict(prompt.metadata))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "metadata"
+        message = f"GenEval cannot judge the prompt {prompt.text!r}: {where}: {first['msg']}"
+        raise RecipeError(message) from error
 
 
 def _check_known(prompt: Prompt, kind: str, value: str, known: Sequence[str]) -> None:
