@@ -91,21 +91,25 @@ class ImageRewardNetwork(nn.Module):
         self.head = nn.Sequential(*layers)
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Judge B images by B texts: :meth:`read`, then :meth:`judge`. -> Float [B]."""
-        return self.judge(self.read(pixels, ids, mask))
+        """Judge B images by B texts: :meth:`look`, :meth:`read`, :meth:`judge`. -> Float [B]; differentiable."""
+        return self.judge(self.read(self.look(pixels), ids, mask))
 
-    def read(self, pixels: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Read B texts in sight of their images; differentiable.
+    def look(self, pixels: Tensor) -> Tensor:
+        """See B images: Float [B, 3, S, S], normalised, S = ``sizes.vision.image_size`` -> Float [B, K, D]."""
+        seen: Tensor = self.vision(pixel_values=pixels).last_hidden_state
+        return seen
+
+    def read(self, seen: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Read B texts in sight of their images.
 
         Args:
-            pixels: Float [B, 3, S, S], normalised, S = ``sizes.vision.image_size``.
+            seen: Float [B, K, D], of :meth:`look`.
             ids: Long [B, L], the tokens of a text, [CLS] first: what the encoder makes of it is returned.
             mask: Long [B, L], 1 where there is a token and 0 where there is padding; None for tokens everywhere.
 
         Returns:
             Float [B, C], C = ``sizes.hidden_size``.
         """
-        seen = self.vision(pixel_values=pixels).last_hidden_state
         # is_decoder=False: without the causal mask of a decoder, whose cross-attention it has
         read = self.text(ids, attention_mask=mask, encoder_hidden_states=seen, is_decoder=False)
         first: Tensor = read.last_hidden_state[:, 0]

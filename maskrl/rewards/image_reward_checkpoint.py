@@ -4,7 +4,7 @@
 
     ImageReward.pt         the weights, by their published names; or ImageReward.safetensors, which is preferred
     med_config.json        ``Sizes``; what it does not say is as published
-    vocab.txt              BERT's words, or a tokenizer of BERT's in another layout; without one, bert-base-uncased
+    vocab.txt              BERT's words; without it, those of bert-base-uncased
 
 The published repository holds the first two.
 """
@@ -32,14 +32,13 @@ from maskrl.weights import (
     first_line,
     read_file,
     read_json,
-    unreachable,
 )
 
 PUBLISHED = "THUDM/ImageReward"
 _WEIGHTS = ("ImageReward.safetensors", "ImageReward.pt")
 _SIZES = "med_config.json"
-_VOCABULARIES = ("tokenizer.json", "vocab.txt")
-_TOKENIZER = "bert-base-uncased"
+_VOCABULARY = "vocab.txt"
+_TOKENIZER = "google-bert/bert-base-uncased"
 _SPECIAL_TOKENS = ("[DEC]", "[ENC]")  # BLIP's, behind BERT's own; it counts only if a prompt spells one
 _UNUSED = ("blip.text_encoder.embeddings.position_ids", "blip.vision_proj.", "blip.text_proj.")
 
@@ -95,21 +94,19 @@ def load_tokenizer(source: str | None, weights: str, vocab_size: int) -> Any:
     """Load a BERT tokenizer: the one asked for, or what lies beside the weights, or that of ``bert-base-uncased``.
 
     Raises:
-        RecipeError: it cannot be had, or has more tokens than the ``vocab_size`` of the text encoder.
+        RecipeError: it cannot be had, or has not as many tokens as the text encoder, ``vocab_size``.
     """
-    beside = open_path(weights)
-    own = any(Path(beside, name).is_file() for name in _VOCABULARIES)
-    name = open_path(source) if source else beside if own else _TOKENIZER
+    beside = weights if Path(open_path(weights), _VOCABULARY).is_file() else _TOKENIZER
+    path = find_file(source or beside, _VOCABULARY)  # from_pretrained makes an empty one of a missing file
     try:
-        tokenizer = BertTokenizerFast.from_pretrained(name)
+        path.read_text(encoding="utf-8")  # of what is no text it says so in an error that has no type
+        tokenizer = BertTokenizerFast.from_pretrained(str(path.parent))
     except (OSError, ValueError) as error:
-        if Path(name).exists():
-            raise RecipeError(f"{name!r} holds no tokenizer of BERT's: {first_line(error)}") from error
-        raise RecipeError(f"{unreachable(repr(name), error)} with reward.tokenizer") from error
+        raise RecipeError(f"{str(path)!r} is no tokenizer of BERT's: {first_line(error)}") from error
     tokenizer.add_tokens(list(_SPECIAL_TOKENS), special_tokens=True)
-    if len(tokenizer) > vocab_size:
+    if len(tokenizer) != vocab_size:
         raise RecipeError(
-            f"the tokenizer {name!r} has {len(tokenizer)} tokens with BLIP's two, the text encoder {vocab_size}"
+            f"{str(path)!r} makes {len(tokenizer)} tokens with BLIP's two, and the text encoder has {vocab_size}"
         )
     return tokenizer
 
@@ -122,4 +119,4 @@ def save_network(network: ImageRewardNetwork, vocabulary: Sequence[str], folder:
     save_file(tensors, folder / _WEIGHTS[0])
     sizes = json.dumps(network.sizes.model_dump(mode="json"), indent=1)
     (folder / _SIZES).write_text(sizes + "\n", encoding="utf-8")
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")
+    (folder / _VOCABULARY).write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")
