@@ -1,6 +1,8 @@
-"""Copy the trained models of the shapes world into the package; frozen ones in half precision.
+r"""Copy the trained models of the shapes world into the package; frozen ones in half precision.
 
-python scripts/shapes_package.py --tokenizer work/magvit --clip work/clip --showo work/showo
+python scripts/shapes_package.py --tokenizer work/magvit --clip work/clip --showo work/showo \
+    --image-reward work/image_reward
+Those that are not named stay as they are.
 """
 
 import argparse
@@ -11,6 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "maskrl" / "shapes" / "weights"
+NETWORKS = {
+    "tokenizer": ("magvit", torch.float16),
+    "clip": ("clip", torch.float16),
+    "image-reward": ("image_reward", torch.float16),
+    "showo": ("showo", torch.float32),
+}
 NOT_PACKAGED = ("state.pt", "at_80_percent")
 
 
@@ -30,13 +38,12 @@ def package(source: Path, name: str, dtype: torch.dtype) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--clip", type=Path, required=True)
-    parser.add_argument("--showo", type=Path, required=True)
-    args = parser.parse_args()
-    package(args.tokenizer, "magvit", torch.float16)
-    package(args.clip, "clip", torch.float16)
-    package(args.showo, "showo", torch.float32)
+    for option in NETWORKS:
+        parser.add_argument(f"--{option}", type=Path)
+    sources = vars(parser.parse_args())
+    for option, (name, dtype) in NETWORKS.items():
+        if source := sources[option.replace("-", "_")]:
+            package(source, name, dtype)
 
 
 if __name__ == "__main__":

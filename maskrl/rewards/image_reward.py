@@ -100,8 +100,8 @@ class ImageReward(RewardModel):
 def prepare(images: Tensor, size: int) -> Tensor:
     """Do to images in memory what was done to the files that the network learned from.
 
-    Pillow itself resizes. PyTorch's bicubic on bytes differs from it by one or two levels in a value of 200, and on an
-    accelerator, where it does not round between the two axes, in every third.
+    Pillow itself resizes. On bytes of noise PyTorch's bicubic differs from it by one or two levels in a value of 200;
+    on floats, and so on an accelerator, in every third, because it does not round between the two axes.
 
     Args:
         images: Float [B, 3, H, W] in [0, 1]; rounded to 8 bits.
