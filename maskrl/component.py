@@ -11,9 +11,17 @@ from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import ErrorDetails
 
 from maskrl import registry
@@ -43,6 +51,7 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
 
 
 C = TypeVar("C", bound=Component)
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # what a user calls a component, in metrics
 
 
 @dataclass(frozen=True)

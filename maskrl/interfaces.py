@@ -138,6 +138,14 @@ class RewardModel(Component):
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B], fp32; larger is better. No gradient."""
 
+    def score_terms(self, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Score, and say what the scores are made of, by name, for the metrics: by default of one piece.
+
+        Returns:
+            Float [B], and any number of Float [B].
+        """
+        return self.score(images, prompts), {}
+
 
 class GroupFilter(Component):
     """Decides which groups teach; the others are resampled."""

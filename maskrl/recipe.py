@@ -27,7 +27,17 @@ from pydantic_core import ErrorDetails
 
 import maskrl
 from maskrl import registry
-from maskrl.component import Chosen, ComponentConfig, base_of, build, choose_section, resolve_path, say
+from maskrl.component import (
+    Chosen,
+    ComponentConfig,
+    Label,
+    base_of,
+    build,
+    choose_section,
+    named,
+    resolve_path,
+    say,
+)
 from maskrl.errors import RecipeError
 from maskrl.grpo.config import GRPOConfig, SamplingConfig
 from maskrl.interfaces import Detector, GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
@@ -131,7 +141,8 @@ class TrainingConfig(ComponentConfig):
     These change memory and speed only, and count on each process: ``micro_batch`` ((image, step) pairs per forward and
     backward), ``score_batch`` (pairs whose log-probabilities are computed at a time, those of the others again in the
     backward pass; None: all of the micro-batch), ``rollout_batch`` and ``reward_batch`` (images per forward; None: all
-    at once), ``activation_checkpointing`` (the network's activations are computed again in the backward pass),
+    at once), ``overlap_reward`` (images are judged while the next ``rollout_batch`` is painted, by default that many at
+    a time), ``activation_checkpointing`` (the network's activations are computed again in the backward pass),
     ``offload`` (decoder and reward are on the device only while they are used), ``compile`` (the network's layers,
     by torch.compile).
 
@@ -145,6 +156,7 @@ class TrainingConfig(ComponentConfig):
     score_batch: int | None = Field(default=None, ge=1)
     rollout_batch: int | None = Field(default=None, ge=1)
     reward_batch: int | None = Field(default=None, ge=1)
+    overlap_reward: bool = False
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -158,6 +170,14 @@ class TrainingConfig(ComponentConfig):
     dtype: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_seconds: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _overlaps(self) -> Self:
+        if self.overlap_reward and self.rollout_batch is None:
+            raise ValueError(
+                "overlap_reward needs portions: set rollout_batch to fewer images than an update has"
+            )
+        return self
 
 
 class LoraConfig(ComponentConfig):
@@ -203,6 +223,16 @@ class EvalConfig(ComponentConfig):
         return cast(Detector, build("detectors", {"name": self.detector}, Path()))
 
 
+class WatchConfig(ComponentConfig):
+    """Held-out rewards, by the names they have in the metrics: they score every ``every``-th update, and never teach.
+
+    Each is a reward's name, or a section with its settings.
+    """
+
+    every: int = Field(default=10, ge=1)
+    rewards: dict[Label, Annotated[Chosen[RewardModel], *named("rewards")]] = Field(default_factory=dict)
+
+
 class CheckpointConfig(ComponentConfig):
     """A checkpoint ``every`` so many updates, of which the newest ``keep`` stay."""
 
@@ -238,6 +268,7 @@ class Recipe(ComponentConfig):
     training: TrainingConfig
     lora: LoraConfig | None = None
     eval: EvalConfig = EvalConfig()
+    watch: WatchConfig = WatchConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
 

@@ -337,7 +337,8 @@ def test_sample_pictures_are_whole_and_repeatable(tmp_path):
 
 
 SHOWN = ("reward_mean", "reward_std", "clip_fraction", "ratio_min", "ratio_max", "resample_rate")
-METRICS = dict.fromkeys((*SHOWN, "floored_fraction", "grad_norm"), 0.25)
+MORE = ("floored_fraction", "grad_norm", "entropy", "diversity_tokens", "diversity_pixels")
+METRICS = dict.fromkeys((*SHOWN, *MORE), 0.25)
 METRICS |= {f"seconds_{part}": 2.0 for part in ("rollout", "reward", "update", "total")}
 
 

@@ -170,6 +170,7 @@ def toy_parts(generator: ToyGenerator | None = None, **changes: Any) -> Parts:
         score_batch=4,
         rollout_batch=100,
         reward_batch=5,
+        overlap_reward=False,
         max_grad_norm=math.inf,
     )
     return replace(parts, **changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from maskrl.errors import TrainingError
 from maskrl.grpo.advantage import advantages
+from maskrl.grpo.diversity import pixel_diversity, token_diversity
+from maskrl.grpo.judging import Judging
 from maskrl.grpo.parts import Batch, Parts, lockstep
 from maskrl.grpo.rollout import join, rollout
 from maskrl.interfaces import Condition, MaskedGenerator
@@ -19,11 +21,12 @@ from maskrl.types import Prompt, Trajectory
 
 @dataclass(frozen=True)
 class Group:
-    """The G images of one prompt: Trajectory of G rows, Float [G, 3, H, W], Float [G]."""
+    """The G images of one prompt: Trajectory of G rows, Float [G, 3, H, W], Float [G], and Float [G] of each term."""
 
     trajectory: Trajectory
     images: Tensor
     rewards: Tensor
+    terms: dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -57,13 +60,17 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
             break
     adv_SG = advantages(rewards_SG, keep_S, parts.config.advantage_std, parts.config.advantage_eps)
     trajectory = join([groups[i].trajectory for i in range(len(prompts))])
+    images = torch.cat([groups[i].images for i in range(len(prompts))])
+    terms = {
+        name: torch.cat([groups[i].terms[name] for i in range(len(prompts))]) for name in groups[0].terms
+    }
     steps, weights = parts.reducer.train_steps(trajectory.num_steps, parts.stream.child("steps", update))
     return Batch(
         update=update,
         prompts=prompts,
         condition=painter.condition,
         trajectory=trajectory,
-        images=torch.cat([groups[i].images for i in range(len(prompts))]),
+        images=images,
         rewards=rewards_SG[local],
         keep=keep_S[local],
         adv=adv_SG[local],
@@ -71,7 +78,8 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
         weights=weights,
         metrics=_reward_metrics(rewards_SG, keep_S, num_drawn)
         | parts.filter.metrics()
-        | _rollout_metrics(parts, trajectory)
+        | _term_metrics(parts, terms)
+        | _rollout_metrics(parts, trajectory, images)
         | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
     )
 
@@ -98,24 +106,28 @@ class _Painter:
     def draw(self, groups: Sequence[int], attempt: int) -> dict[int, Group]:
         """Paint and judge some of the P groups."""
         parts, size = self.parts, self.parts.config.group_size
+        prompts = [self.prompts[i] for i in groups for _ in range(size)]
+        judging = Judging(parts.reward, prompts, parts.reward_batch, parts.overlap_reward)
         started = perf_counter()
-        trajectory, images = self._paint(groups, attempt)
+        trajectory, images = self._paint(groups, attempt, judging)
         painted = perf_counter()
-        rewards_B = self._judge(images, [self.prompts[i] for i in groups for _ in range(size)])
+        rewards_B, terms = judging.scores()
+        self._check(rewards_B, terms, prompts)
         self.seconds_rollout += painted - started
         self.seconds_reward += perf_counter() - painted
         drawn = {}
         for i, rows in zip(groups, torch.split(torch.arange(len(images)), size), strict=True):
             stream = parts.stream.child("scored", self.update, attempt, self._slot(i))
             scored = parts.transition.scored(trajectory.select(rows), stream)
-            drawn[i] = Group(scored, images[rows], rewards_B[rows])
+            terms_G = {name: values[rows] for name, values in terms.items()}
+            drawn[i] = Group(scored, images[rows], rewards_B.to(images.device)[rows], terms_G)
         return drawn
 
     def _slot(self, group: int) -> int:
         """The place of a group in the global batch, not in the prompt file: a prompt may come twice."""
         return self.parts.process.rank * len(self.prompts) + group
 
-    def _paint(self, groups: Sequence[int], attempt: int) -> tuple[Trajectory, Tensor]:
+    def _paint(self, groups: Sequence[int], attempt: int, judging: Judging) -> tuple[Trajectory, Tensor]:
         parts = self.parts
         jobs = [(i, image) for i in groups for image in range(parts.config.group_size)]
         trajectories, images = [], []
@@ -131,22 +143,21 @@ class _Painter:
                 rollout(parts.generator, condition, streams, self.num_steps, parts.sampling, guidance)
             )
             images.append(parts.generator.decode(trajectories[-1].tokens, condition))
+            judging.add(images[-1])
         return join(trajectories), torch.cat(images)
 
     def _rows(self, rows: list[int]) -> Tensor:
         return torch.tensor(rows, device=next(self.parts.generator.module.parameters()).device)
 
-    def _judge(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        size, reward = self.parts.reward_batch, self.parts.reward
-        starts = range(0, len(prompts), size)
-        rewards_B = torch.cat([reward.score(images[i : i + size], prompts[i : i + size]) for i in starts])
-        if not rewards_B.isfinite().all():
-            wrong = int((~rewards_B.isfinite()).nonzero()[0])
-            raise TrainingError(
-                f"update {self.update}: the reward {type(reward).__name__!r} gave {float(rewards_B[wrong])}"
-                f" for an image of {prompts[wrong].text!r}; rewards must be finite"
-            )
-        return rewards_B.to(images.device)
+    def _check(self, rewards: Tensor, terms: Mapping[str, Tensor], prompts: Sequence[Prompt]) -> None:
+        """See that every number is finite; terms come first, for a sum of them says less."""
+        for name, values in {**terms, type(self.parts.reward).__name__: rewards}.items():
+            if not values.isfinite().all():
+                wrong = int((~values.isfinite()).nonzero()[0])
+                raise TrainingError(
+                    f"update {self.update}: the reward {name!r} gave {float(values[wrong])}"
+                    f" for an image of {prompts[wrong].text!r}; rewards must be finite"
+                )
 
 
 def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, float]:
@@ -159,10 +170,37 @@ def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, 
     }
 
 
-def _rollout_metrics(parts: Parts, trajectory: Trajectory) -> dict[str, float]:
-    """Mean entropy of the proposals, and the share of remasked positions that only noise could remask."""
+def _term_metrics(parts: Parts, terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """Mean of each term of a reward, and its std over all images: Float [B] each, of the groups drawn last."""
+    metrics = {}
+    for name, values_B in terms.items():
+        values_S = parts.process.gather(values_B)
+        metrics[f"reward_{name}_mean"] = float(values_S.mean())
+        metrics[f"reward_{name}_std"] = float(values_S.std(correction=0))
+    return metrics
+
+
+def _rollout_metrics(parts: Parts, trajectory: Trajectory, images: Tensor) -> dict[str, float]:
+    """Mean entropy of the proposals, diversity within groups, and the share of floored remasked positions.
+
+    Floored are those that only noise could remask.
+    """
+    size = parts.config.group_size
     remasked = (trajectory.state == trajectory.mask_id) & (trajectory.reveal_rank < 0)
     counts = torch.stack([trajectory.floored.sum(), remasked.sum(), torch.ones_like(remasked.sum())]).double()
-    entropy = trajectory.entropy.double().mean().reshape(1)
-    floored, candidates, processes, nats = parts.process.sum(torch.cat([counts, entropy])).tolist()
-    return {"entropy": nats / processes, "floored_fraction": floored / max(candidates, 1)}
+    means = torch.stack(
+        [
+            trajectory.entropy.double().mean(),
+            token_diversity(trajectory.tokens, size),
+            pixel_diversity(images, size).double(),
+        ]
+    )
+    floored, candidates, processes, nats, tokens, pixels = parts.process.sum(
+        torch.cat([counts, means])
+    ).tolist()
+    return {
+        "entropy": nats / processes,
+        "diversity_tokens": tokens / processes,
+        "diversity_pixels": pixels / processes,
+        "floored_fraction": floored / max(candidates, 1),
+    }

@@ -93,6 +93,7 @@ class Parts:
             are computed again; memory and speed only.
         rollout_batch: images per forward of the rollout; memory and speed only.
         reward_batch: images per call of the reward; memory and speed only.
+        overlap_reward: whether images are judged while the next ones are painted; speed only.
         max_grad_norm: the gradient's norm is clipped to this; ``inf`` for never.
     """
 
@@ -112,6 +113,7 @@ class Parts:
     score_batch: int
     rollout_batch: int
     reward_batch: int
+    overlap_reward: bool
     max_grad_norm: float
 
 

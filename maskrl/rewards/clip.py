@@ -6,11 +6,14 @@ Source: Radford et al. 2021 (arXiv 2103.00020); weights and architectures throug
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import open_clip
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -32,11 +35,13 @@ class Clip(RewardModel):
         """Which CLIP.
 
         ``model`` is an open_clip architecture, with ``pretrained`` a tag or a weights file; or a folder that holds
-        ``open_clip_config.json``, weights and tokenizer, and then ``pretrained`` is not used.
+        ``open_clip_config.json``, weights and tokenizer, and then ``pretrained`` is not used. ``dtype`` is what the
+        network computes in; weights and the cosine stay fp32.
         """
 
         model: str = "ViT-L-14"
         pretrained: str | None = "openai"
+        dtype: Literal["fp32", "bf16"] = "fp32"
 
     paths = ("model", "pretrained")
 
@@ -44,6 +49,7 @@ class Clip(RewardModel):
         super().__init__(config)
         self._network, self._tokenizer = load_clip(config.model, config.pretrained)
         self.modules = (self._network,)
+        self._said_cut = False
 
     @classmethod
     def cost(cls, config: Config) -> tuple[int, float]:
@@ -69,11 +75,27 @@ class Clip(RewardModel):
         """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B] in [-100, 100]."""
         device = self._network.logit_scale.device
         texts = list(dict.fromkeys(prompt.text for prompt in prompts))
-        text_features = self._network.encode_text(self._tokenizer(texts).to(device), normalize=True)
-        image_features = self._network.encode_image(self._prepare(images.to(device)), normalize=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.dtype == "bf16"):
+            text_features = self._network.encode_text(self._tokenize(texts).to(device))
+            image_features = self._network.encode_image(self._prepare(images.to(device)))
         of_prompt = torch.tensor([texts.index(prompt.text) for prompt in prompts], device=device)
-        cosine: Tensor = (image_features * text_features[of_prompt]).sum(dim=1)
-        return 100 * cosine.float()
+        return 100 * F.cosine_similarity(image_features.float(), text_features.float()[of_prompt])
+
+    def _tokenize(self, texts: list[str]) -> Tensor:
+        """U texts -> Long [U, L]; the first one that is too long is named, once."""
+        length = self._network.context_length
+        tokens: Tensor = self._tokenizer(["", *texts], context_length=2 * length)
+        padding, tokens = tokens[0, -1], tokens[1:]
+        cut = (tokens[:, length:] != padding).any(dim=1)
+        if cut.any() and not self._said_cut:
+            self._said_cut = True
+            text = texts[int(cut.nonzero()[0])]
+            warnings.warn(
+                f"CLIP reads {length} tokens of a prompt; this one is longer, and others may be: {text!r}",
+                stacklevel=4,
+            )
+        cropped: Tensor = self._tokenizer(texts)
+        return cropped
 
     def _prepare(self, images: Tensor) -> Tensor:
         """Resize the shorter side, crop the centre and normalise, as the network was trained."""

@@ -47,5 +47,9 @@ class OffloadedReward(RewardModel):
 
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """As the inner reward."""
+        return self.score_terms(images, prompts)[0]
+
+    def score_terms(self, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[str, Tensor]]:
+        """As the inner reward."""
         with visiting(self.modules, self._device):
-            return self.inner.score(images, prompts)
+            return self.inner.score_terms(images, prompts)

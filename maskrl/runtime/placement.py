@@ -104,13 +104,16 @@ class Placement:
         With ``offload`` the others stay in main memory.
         """
         generator.module.to(self.device).eval()
-        for module in (*generator.frozen, *reward.modules):
-            module.to("cpu" if offload else self.device).eval().requires_grad_(False)
+        self._freeze(generator.frozen, offload)
+        self._freeze(reward.modules, offload)
 
-    def place_detector(self, detector: Detector) -> None:
-        """Move a detector's networks to the device; they are never trained."""
-        for module in detector.modules:
-            module.to(self.device).eval().requires_grad_(False)
+    def place_judge(self, judge: Detector | RewardModel, offload: bool = False) -> None:
+        """Move the networks of a judge to the device, or with ``offload`` to main memory; they are never trained."""
+        self._freeze(judge.modules, offload)
+
+    def _freeze(self, modules: Sequence[nn.Module], offload: bool) -> None:
+        for module in modules:
+            module.to("cpu" if offload else self.device).eval().requires_grad_(False)
 
 
 def _buckets(grads: Sequence[Tensor]) -> Iterator[list[Tensor]]:

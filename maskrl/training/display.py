@@ -19,6 +19,7 @@ from maskrl.geneval.summary import TaskScore
 
 LINE_EVERY = 10.0  # seconds between plain lines
 REMEMBERED = 20  # updates over which the time left is estimated
+HELD_OUT = "held_out_"  # the rewards that are not trained on
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -34,6 +35,7 @@ class Display:
         self._rewards: deque[float] = deque(maxlen=40)
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
         self._geneval = self._stage = ""
+        self._held_out: dict[str, float] = {}  # the latest; not every update has them
         self._last_line, self._budget = -math.inf, math.inf
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
@@ -62,6 +64,7 @@ class Display:
     def update(self, done: int, metrics: Mapping[str, float], budget: float = math.inf) -> None:
         """Show the metrics of the update that made it ``done``; ``budget``: seconds that updates may still take."""
         self._done, self._metrics, self._budget = done, metrics, budget
+        self._held_out |= {key: value for key, value in metrics.items() if key.startswith(HELD_OUT)}
         self._rewards.append(metrics["reward_mean"])
         self._seconds.append(metrics["seconds_total"])
         self._repaint()
@@ -119,6 +122,8 @@ class Display:
             table.add_row("reward", f"{self._metrics['reward_mean']:.4f}  {sparkline(list(self._rewards))}")
             for name, value in readable(self._metrics).items():
                 table.add_row(name, value)
+        for key, latest in self._held_out.items():
+            table.add_row(key.replace("_", " "), f"{latest:.4f}")
         if self._geneval:
             table.add_row("GenEval", self._geneval)
         if self._stage:
@@ -131,6 +136,8 @@ def readable(metrics: Mapping[str, float]) -> dict[str, str]:
     number = metrics.__getitem__
     return {
         "reward spread": f"{number('reward_std'):.4f} within groups",
+        "diversity in groups": f"tokens {number('diversity_tokens'):.1%}, pixels {number('diversity_pixels'):.3f}",
+        "entropy": f"{number('entropy'):.3f} nats",
         "clip fraction": f"{number('clip_fraction'):.2%}",
         "ratio": f"{number('ratio_min'):.3f} to {number('ratio_max'):.3f}",
         "resample rate": f"{number('resample_rate'):.1%}",

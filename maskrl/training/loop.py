@@ -151,7 +151,7 @@ class _Run:
         first = self.placement.rank * self.setup.share
         try:
             batch = collect(parts, prompts[first : first + self.setup.share], update)
-            metrics = {**batch.metrics, **learn(parts, batch)}
+            metrics = {**batch.metrics, **learn(parts, batch), **self.setup.watch.look(batch)}
         except torch.OutOfMemoryError as error:
             raise TrainingError(_out_of_memory(update, error)) from error
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all

@@ -26,6 +26,7 @@ from maskrl.runtime.prompts import load_prompts, training_prompts
 from maskrl.training.pictures import Sampler
 from maskrl.training.schedule import LearningRate
 from maskrl.training.state import trained_parameters
+from maskrl.training.watch import Watch
 from maskrl.types import Prompt, Stream
 
 
@@ -86,6 +87,7 @@ class Setup:
     learning_rate: LearningRate
     sampler: Sampler
     geneval: GenEval | None
+    watch: Watch
 
 
 def set_up(recipe: Recipe) -> Setup:
@@ -124,14 +126,18 @@ def set_up(recipe: Recipe) -> Setup:
         micro_batch=training.micro_batch,
         score_batch=training.score_batch or training.micro_batch,
         rollout_batch=training.rollout_batch or images,
-        reward_batch=training.reward_batch or images,
+        reward_batch=training.reward_batch
+        or (training.rollout_batch if training.overlap_reward else None)
+        or images,
+        overlap_reward=training.overlap_reward,
         max_grad_norm=training.max_grad_norm,
     )
     sampler = Sampler(
         recipe.tracking.sample_prompts, stream.child("samples"), eval_steps, sampling, recipe.eval.batch
     )
     geneval = _geneval(recipe.eval, eval_steps, sampling, stream, placement)
-    return Setup(placement, parts, share, prompts, learning_rate, sampler, geneval)
+    watch = _watch(recipe, placement, parts.reward_batch)
+    return Setup(placement, parts, share, prompts, learning_rate, sampler, geneval, watch)
 
 
 def _share(prompts_per_update: int, processes: int) -> int:
@@ -216,5 +222,14 @@ def _geneval(
     if config.prompts is None:
         return None
     prompts, detector = load_prompts(config.prompts), config.build_detector()
-    placement.place_detector(detector)
+    placement.place_judge(detector)
     return GenEval(prompts, detector, config, num_steps, sampling, stream.child("geneval"), placement)
+
+
+def _watch(recipe: Recipe, placement: Placement, batch: int) -> Watch:
+    rewards = {label: chosen.build() for label, chosen in recipe.watch.rewards.items()}
+    for label, reward in rewards.items():
+        placement.place_judge(reward, offload=recipe.training.offload)
+        if recipe.training.offload:
+            rewards[label] = OffloadedReward(reward, placement.device)
+    return Watch(rewards, recipe.watch.every, batch, placement)
