@@ -5,16 +5,21 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import init_empty_weights
 from image_reward_formula import picture, weight
+from PIL import Image
 
 from maskrl.errors import RecipeError
 from maskrl.rewards import image_reward_checkpoint
 from maskrl.rewards.blip import ImageRewardNetwork, Sizes, published_name
 from maskrl.rewards.image_reward import ImageReward, prepare
 from maskrl.rewards.image_reward_checkpoint import load_network, load_tokenizer, save_network
+from maskrl.shapes.captions import EVALUATION_PREFIX
+from maskrl.shapes.faults import near_miss, random_caption
+from maskrl.shapes.world import COLORS, paint
 from maskrl.testing import check_reward
 from maskrl.types import Prompt
 
@@ -295,8 +300,6 @@ def test_images_in_a_folder_are_judged(published, judge, tmp_path, cli):
 
 
 def save_png(array, path):
-    from PIL import Image
-
     Image.fromarray(array).save(path)
 
 
@@ -304,3 +307,22 @@ def test_a_misspelt_setting_of_the_command_is_one_line(cli, tmp_path):
     refused = cli("eval", "image_reward", "--images", tmp_path, "--reward", "weihgts=x")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "weihgts" in refused.err
+
+
+# the tiny one
+
+
+def test_the_tiny_one_prefers_what_was_asked_for():
+    rng = np.random.default_rng(0)
+    tiny = reward("package:maskrl/shapes/weights/image_reward")
+    captions = [random_caption(rng) for _ in range(100)]
+    scenes = [caption.scene(rng, list(COLORS)) for caption in captions]
+    others = [near_miss(caption, rng).scene(rng, list(COLORS)) for caption in captions]
+    right, wrong = (
+        torch.from_numpy(np.stack([paint(scene) for scene in of])).permute(0, 3, 1, 2) / 255
+        for of in (scenes, others)
+    )
+    prompts = [Prompt(caption.text(EVALUATION_PREFIX)) for caption in captions]
+    better, worse = tiny.score(right, prompts), tiny.score(wrong, prompts)
+    assert (better > worse).float().mean() > 0.75  # near misses may be right by chance
+    assert -1 < worse.mean() < better.mean() < 2
