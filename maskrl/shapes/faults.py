@@ -21,10 +21,10 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 
 SHAPE_RATE = 0.3  # a shape is taken for its partner
 COLOR_RATE = 0.28  # a colour is taken for its partner
-MISCOUNT_RATE = 0.5  # a number is wrong
-OPPOSITE_RATE = 0.36  # a relation is turned round
+MISCOUNT_RATE = 0.6  # a number is wrong
+OPPOSITE_RATE = 0.46  # a relation is turned round
 OTHER_AXIS_RATE = 0.04  # a relation is one along the other axis
-SWAP_RATE = 0.34  # two objects exchange their colours
+SWAP_RATE = 0.48  # two objects exchange their colours
 MISSING_RATE = 0.04  # one of two objects is not there
 _MISCOUNTS = {2: (1, 3), 3: (2, 4), 4: (2, 3)}  # what a number is taken for
 TASK_WEIGHTS = (0.08, 0.2, 0.2, 0.12, 0.2, 0.2)  # in the order of TASKS
