@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, TrainingError
 from maskrl.recipe import read_recipe
 from maskrl.rewards.geneval import GenEval
 from maskrl.shapes.captions import Caption, Clause
@@ -137,6 +137,20 @@ def test_the_detectors_networks_are_placed_with_the_reward(tmp_path):
     reward = GenEval(GenEval.Config(detector=f"{tmp_path}/netted.py:Netted"))
     assert [type(module).__name__ for module in reward.modules] == ["Linear"]
     assert REWARDS["official"].modules == ()
+
+
+def test_a_broken_detector_gives_no_reward(tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "from maskrl.errors import TrainingError\n"
+        "from maskrl.shapes.detector import ShapesDetector\n"
+        "class Broken(ShapesDetector):\n"
+        "    def self_test(self):\n"
+        "        raise TrainingError('it sees nothing')\n"
+    )
+    reward = GenEval(GenEval.Config(detector=f"{tmp_path}/broken.py:Broken"))
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="it sees nothing"):
+            reward.score(image(RED_CIRCLE)[None], [CIRCLE])
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class GenEval(RewardModel):
         self._detector = config.detector.build()
         self.modules = self._detector.modules
         self._mode = config.mode
+        self._is_tested = False
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -50,7 +51,11 @@ class GenEval(RewardModel):
 
         Raises:
             RecipeError: a prompt has no such metadata, or asks for what the detector does not know.
+            TrainingError: the detector fails its self-test, which comes before the first image.
         """
+        if not self._is_tested:
+            self._detector.self_test()
+            self._is_tested = True
         check_prompts(list({id(prompt): prompt for prompt in prompts}.values()), self._detector)
         rounded = torch.round(images.float() * 255) / 255
         scores = [self._score(image, p.metadata) for image, p in zip(rounded, prompts, strict=True)]
