@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskrl.cli.fid import fid, fid_statistics
 from maskrl.cli.relative_correctness import relative_correctness
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, open_source, override
 from maskrl.cli.subject import (
@@ -61,7 +62,7 @@ def geneval(
     chosen = open_source(recipe, run, checkpoint, settings)
     judge = chosen.eval.build_detector()
     with open_subject(chosen, results_folder(out, run, images), images, "geneval") as subject:
-        subject.placement.place_detector(judge)
+        subject.placement.place_judge(judge)
         with show_progress(subject.placement, "judging") as show:
             report = evaluate_folder(
                 subject.images,
@@ -132,6 +133,8 @@ def image_reward(
 
 
 app.command("relative_correctness")(relative_correctness)
+app.command()(fid)
+app.command("fid_statistics")(fid_statistics)
 
 
 @app.command()

@@ -46,7 +46,7 @@ PUBLISHED: dict[tuple[str, str], tuple[Published, ...]] = {
         _geneval("Show-o", 0.95, 0.52, 0.49, 0.82, 0.11, 0.28, 0.53),
         _geneval("Show-o + Mask-GRPO", 0.99, 0.90, 0.69, 0.85, 0.35, 0.59, 0.73),
     ),
-    ("fid", "FID-30K (P-A)"): (
+    ("fid", "FID-30K (t2ibenchmark)"): (
         Published("Show-o", {"fid": 9.24}),
         Published("Show-o + Mask-GRPO", {"fid": 8.32}),
     ),

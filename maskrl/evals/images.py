@@ -249,6 +249,11 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     return saved
 
 
+def is_official(folder: Path) -> bool:
+    """Tell whether a folder looks like one of GenEval's layout."""
+    return any(path.is_dir() and _FOLDER.fullmatch(path.name) for path in folder.iterdir())
+
+
 def open_folder(folder: Path) -> ImageFolder:
     """Look through a folder in the official layout, whoever made it; no image is opened yet.
 

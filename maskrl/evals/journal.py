@@ -52,7 +52,7 @@ def judge_images(
     folder = out / JOURNAL
     if process.rank == 0:
         results.refuse_others(out, settings)
-        _claim(folder, settings)
+        claim(folder, settings)
     process.wait()
     known = {row["filename"]: row for row in _rows(folder)}
     process.wait()  # nobody writes before everybody has read
@@ -81,7 +81,12 @@ def close(out: Path) -> None:
     shutil.rmtree(out / JOURNAL, ignore_errors=True)
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep what an evaluation of the same settings left, throw away what another did.
+
+    Raises:
+        TrainingError: the place cannot be written.
+    """
     saved, ours = folder / "settings.json", results.to_json(settings)
     if saved.exists() and results.read_text(saved) == ours:
         return

@@ -1,0 +1,96 @@
+"""Two normal distributions: the distance between them, and the file that holds one."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.moments import Array
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean ``mu`` Float [D] and covariance ``sigma`` Float [D, D] of features, and what is known of their making.
+
+    ``about`` is None in a file that another tool wrote.
+    """
+
+    mu: Array
+    sigma: Array
+    about: Mapping[str, Any] | None
+
+
+def frechet_distance(first: Statistics, second: Statistics) -> float:
+    """Return the squared Fréchet distance of two normal distributions.
+
+    |mu1 - mu2|^2 + tr(S1 + S2) - 2 tr((S1 S2)^(1/2)). The eigenvalues of S1 S2 are those of R^T S2 R with S1 = R R^T,
+    which is symmetric: no square root of a matrix is taken, and rounding makes nothing complex.
+
+    Source: Heusel et al. (arXiv 1706.08500), equation 6; pytorch-fid computes a matrix square root by SciPy instead.
+    """
+    values, vectors = np.linalg.eigh(first.sigma)
+    root = vectors * np.sqrt(np.maximum(values, 0))
+    shared = np.linalg.eigvalsh(root.T @ second.sigma @ root)
+    trace = np.trace(first.sigma) + np.trace(second.sigma) - 2 * np.sqrt(np.maximum(shared, 0)).sum()
+    apart = first.mu - second.mu
+    return float(apart @ apart + trace)
+
+
+def write_statistics(path: Path, statistics: Statistics) -> None:
+    """Write a ``.npz`` in pytorch-fid's layout, whole or not at all.
+
+    Raises:
+        TrainingError: the place cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            np.savez(file, mu=statistics.mu, sigma=statistics.sigma, maskrl=json.dumps(statistics.about))
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def read_statistics(path: Path, width: int) -> Statistics:
+    """Read a ``.npz`` in pytorch-fid's layout, by whomever it was made. No code in it is run.
+
+    Args:
+        path: where it is.
+        width: D, how many numbers a feature must have.
+
+    Raises:
+        RecipeError: there is no such file, it is damaged or of another layout, or its features are others.
+    """
+    if not path.is_file():
+        raise RecipeError(f"there is no file of reference statistics {str(path)!r}")
+    try:
+        with path.open("rb") as stream, np.load(stream) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise RecipeError(
+            f"{str(path)!r} is no .npz file of arrays, or damaged: fetch it again, or make it anew by 'maskrl eval"
+            " fid_statistics'"
+        ) from error
+    if not {"mu", "sigma"} <= arrays.keys():
+        raise RecipeError(
+            f"{str(path)!r} holds no 'mu' and 'sigma' as pytorch-fid writes them, but {', '.join(arrays) or 'nothing'}"
+        )
+    mu, sigma = (np.asarray(arrays[name], dtype=np.float64) for name in ("mu", "sigma"))
+    if mu.shape != (width,) or sigma.shape != (width, width):
+        raise RecipeError(
+            f"{str(path)!r} is of other features: mu {mu.shape} and sigma {sigma.shape} for {width} numbers each"
+        )
+    if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+        raise RecipeError(f"{str(path)!r} holds numbers that are not finite")
+    # beside the two arrays that pytorch-fid reads, ours say as JSON what they are of
+    about = json.loads(str(arrays["maskrl"])) if "maskrl" in arrays else None
+    return Statistics(mu, sigma, about)

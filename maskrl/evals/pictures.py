@@ -1,0 +1,91 @@
+"""Images for FID: in GenEval's layout, or all in one folder without a prompt to each, as other tools leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals import results
+from maskrl.evals.images import ImageFolder, is_official, open_folder
+from maskrl.types import Prompt
+
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+_MODES = ("RGB", "L")  # a grey photograph in colours is the same photograph
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of a folder, in a fixed order.
+
+    Attributes:
+        folder: where.
+        names: relative to it.
+        comparable: what must be equal in two results that are compared.
+        generator: what painted them, if that is known.
+    """
+
+    folder: Path
+    names: Sequence[str]
+    comparable: Mapping[str, Any]
+    generator: Mapping[str, Any] | None
+
+    def open(self, name: str) -> Image.Image:
+        """Read one image, whole, in RGB.
+
+        Raises:
+            TrainingError: it is damaged, or has other channels than red, green and blue, or grey.
+        """
+        path = self.folder / name
+        try:
+            with Image.open(path) as image:
+                if image.mode not in _MODES:
+                    raise TrainingError(
+                        f"{str(path)!r} is {image.mode}, neither RGB nor grey: convert it, all like it alike"
+                    )
+                return image.convert("RGB")
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut file is any of these
+            raise TrainingError(f"{str(path)!r} is no whole image: make it again") from error
+
+
+def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
+    """Look through a folder; no image is opened yet.
+
+    Args:
+        folder: in GenEval's layout; or with PNG and JPEG files in it, among other files, which are left alone.
+        prompts: what the images were made of, if that is known.
+
+    Raises:
+        RecipeError: there is no such folder, it holds fewer than two images or fewer than there are prompts, or those
+            of its layout are others.
+    """
+    if not folder.is_dir():
+        raise RecipeError(f"there is no image folder {str(folder)!r}")
+    if is_official(folder):
+        pictures = of_prompts(open_folder(folder))
+        if prompts and pictures.comparable["prompts_sha256"] != results.prompts_digest(prompts):
+            raise RecipeError(f"the images in {str(folder)!r} are of other prompts than --prompts has")
+    else:
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
+        digest = None if prompts is None else results.prompts_digest(prompts)
+        pictures = Pictures(folder, names, {"prompts_sha256": digest, "formats": _formats(names)}, None)
+    least = max(2, len(prompts or ()))
+    if len(pictures.names) < least:
+        what = f"{least} prompts need as many" if prompts else "a covariance needs two"
+        raise RecipeError(f"{str(folder)!r} holds {len(pictures.names)} PNG or JPEG images; {what}")
+    return pictures
+
+
+def of_prompts(images: ImageFolder) -> Pictures:
+    """Return the images of a folder in GenEval's layout."""
+    names = [name for _, name in images.pairs()]
+    generator = None if images.settings is None else images.settings["generator"]
+    return Pictures(images.folder, names, {**images.comparable(), "formats": _formats(names)}, generator)
+
+
+def _formats(names: Sequence[str]) -> list[str]:
+    return sorted({_FORMATS[Path(name).suffix.lower()] for name in names})
