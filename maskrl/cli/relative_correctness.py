@@ -62,8 +62,8 @@ def relative_correctness(
     finder = chosen.eval.build_detector()
     folder = results_folder(out, run, images)
     with open_subject(chosen, folder, images, "relative_correctness", countable) as subject:
-        for module in (*judge.modules, *finder.modules):
-            module.to(subject.placement.device).eval()
+        for part in (judge, finder):
+            subject.placement.place_judge(part)
         with show_progress(subject.placement, "judging") as show:
             report, result = probe(
                 subject.images,
