@@ -32,7 +32,7 @@ def test_colours_are_those_of_a_direct_computation(clip):
     ours = ColorClassifier(network, tokenizer).similarities(image, found, "tv remote")
     grey = Image.new("RGB", (56, 40), "#999")
     cut = Image.composite(Image.fromarray(image), grey, Image.fromarray(found.mask)).crop((12, 5, 49, 30))
-    size = network.visual.image_size
+    size = network.visual.image_size[0]  # a pair, which would not keep the proportions
     prepared = transforms.Compose(
         [
             transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),

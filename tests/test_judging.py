@@ -9,7 +9,7 @@ from toy import ToyReward, toy, toy_parts
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import TrainingError
-from maskrl.grpo.diversity import pixel_diversity, token_diversity
+from maskrl.grpo.diversity import mean_square_difference, token_diversity
 from maskrl.grpo.judging import Judging
 from maskrl.grpo.update import collect
 from maskrl.interfaces import RewardModel
@@ -110,19 +110,21 @@ def test_diversity_of_tokens_is_the_share_of_positions_in_which_pairs_differ():
     assert float(token_diversity(tokens, 2)) == pytest.approx((0 + 1 + 0) / 3)
 
 
-def test_diversity_of_pixels_is_the_root_mean_square_of_differences():
+def test_diversity_of_pixels_comes_from_the_squares_of_differences():
     images = torch.rand(6, 3, 5, 4, generator=torch.Generator().manual_seed(1)).flip(3)[..., ::2]
     pairs = [(0, 1), (0, 2), (1, 2), (3, 4), (3, 5), (4, 5)]
     squares = torch.stack([(images[i] - images[j]).square().mean() for i, j in pairs])
-    assert float(pixel_diversity(images, 3)) == pytest.approx(float(squares.mean().sqrt()), rel=1e-5)
-    assert float(pixel_diversity(torch.ones(4, 3, 2, 2), 2)) == 0
+    assert float(mean_square_difference(images, 3)) == pytest.approx(float(squares.mean()), rel=1e-5)
+    assert float(mean_square_difference(torch.ones(4, 3, 2, 2), 2)) == 0
 
 
 def test_an_update_reports_the_diversity_of_its_groups():
     parts = toy_parts()
     batch = collect(parts, PROMPTS, 0)
     assert batch.metrics["diversity_tokens"] == float(token_diversity(batch.trajectory.tokens, 3))
-    assert batch.metrics["diversity_pixels"] == pytest.approx(float(pixel_diversity(batch.images, 3)))
+    assert batch.metrics["diversity_pixels"] == pytest.approx(
+        float(mean_square_difference(batch.images, 3)) ** 0.5
+    )
     assert 0 < batch.metrics["diversity_tokens"] < 1
 
 

@@ -24,6 +24,7 @@ FULL_SIZE = (
     "reward.pretrained=openai",
     "grpo.group_size=6",
     "grpo.num_steps=50",
+    "sampling.guidance_train=0",
     "training.prompts_per_update=1",
     "training.micro_batch=12",
     "training.dtype=bf16",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from maskrl.errors import TrainingError
 from maskrl.grpo.advantage import advantages
-from maskrl.grpo.diversity import pixel_diversity, token_diversity
+from maskrl.grpo.diversity import mean_square_difference, token_diversity
 from maskrl.grpo.judging import Judging
 from maskrl.grpo.parts import Batch, Parts, lockstep
 from maskrl.grpo.rollout import join, rollout
@@ -192,7 +193,7 @@ def _rollout_metrics(parts: Parts, trajectory: Trajectory, images: Tensor) -> di
         [
             trajectory.entropy.double().mean(),
             token_diversity(trajectory.tokens, size),
-            pixel_diversity(images, size).double(),
+            mean_square_difference(images, size),
         ]
     )
     floored, candidates, processes, nats, tokens, pixels = parts.process.sum(
@@ -201,6 +202,6 @@ def _rollout_metrics(parts: Parts, trajectory: Trajectory, images: Tensor) -> di
     return {
         "entropy": nats / processes,
         "diversity_tokens": tokens / processes,
-        "diversity_pixels": pixels / processes,
+        "diversity_pixels": math.sqrt(pixels / processes),
         "floored_fraction": floored / max(candidates, 1),
     }

@@ -24,15 +24,15 @@ def token_diversity(tokens: Tensor, group_size: int) -> Tensor:
     return torch.cat(differ, dim=1).mean()
 
 
-def pixel_diversity(images: Tensor, group_size: int) -> Tensor:
-    """Root mean square, over groups, pairs in them and pixels, of the difference of two images.
+def mean_square_difference(images: Tensor, group_size: int) -> Tensor:
+    """Mean, over groups, pairs in them and pixels, of the squared difference of two images.
 
     Args:
         images: Float [B, 3, H, W] in [0, 1], B = P * G, group by group.
         group_size: G >= 2.
 
     Returns:
-        Float [], fp32, in [0, 1].
+        Float [], fp64, in [0, 1].
     """
-    images_PGX = images.float().reshape(-1, group_size, images[0].numel())
-    return (2 * images_PGX.var(dim=1, correction=1).mean()).sqrt()  # E (x - y)^2 = 2 var
+    images_PGX = images.double().reshape(-1, group_size, images[0].numel())
+    return 2 * images_PGX.var(dim=1, correction=1).mean()  # E (x - y)^2 = 2 var
