@@ -134,6 +134,18 @@ class RewardModel(Component):
         """
         raise RecipeError(f"{cls.__name__} does not say what it costs: it has no cost()")
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Look at all prompts of a run before it begins; by default every prompt will do.
+
+        Raises:
+            RecipeError: one cannot be judged.
+            TrainingError: this reward does not work here and now.
+        """
+
+    def unwrapped(self) -> RewardModel:
+        """Return the reward that a wrapper is around; by default itself."""
+        return self
+
     @abstractmethod
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B], fp32; larger is better. No gradient."""

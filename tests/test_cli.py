@@ -138,6 +138,15 @@ def test_eval_geneval_tabulates_every_task(cli, toy_eval, tmp_path, monkeypatch)
     assert "12 images" in result.out
 
 
+def test_prompts_that_cannot_be_judged_are_refused_before_anything_is_painted(cli, toy_eval, tmp_path):
+    (tmp_path / "dogs.jsonl").write_text('{"text": "a dog"}')
+    out = ("--out", tmp_path / "out")
+    refused = cli("eval", "geneval", "--recipe", toy_eval, "--prompts", tmp_path / "dogs.jsonl", *out)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "'a dog'" in refused.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_eval_options_override_the_recipe(cli, toy_eval, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.jsonl").write_text(geneval_prompts().replace("poppy", "leaf"))

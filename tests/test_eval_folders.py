@@ -172,6 +172,27 @@ def test_results_of_other_settings_are_not_overwritten(folder, tmp_path):
         judge(tmp_path / "more", tmp_path / "out")
 
 
+def test_verdicts_on_other_images_are_not_gone_on_with(folder, tmp_path):
+    with pytest.raises(Killed):
+        judge(folder, tmp_path / "out", Mortals(Tiles.Config()))
+    paint(tmp_path / "other", Mosaic(Mosaic.Config(), seed=1))  # same prompts, same settings, same names
+    again = Mortals(Tiles.Config())
+    again.seen = 100
+    report = judge(tmp_path / "other", tmp_path / "out", again)
+    assert again.seen == 172
+    assert report.records != run().records
+
+
+def test_results_of_other_images_are_not_overwritten(folder, tmp_path):
+    score(folder, tmp_path / "out", judged=open_folder(folder).identity())
+    before = (tmp_path / "out" / "summary.json").read_text()
+    paint(tmp_path / "other", Mosaic(Mosaic.Config(), seed=1))
+    with pytest.raises(RecipeError, match=r"results of other images, those in '.*/images'; choose"):
+        score(tmp_path / "other", tmp_path / "out")
+    assert (tmp_path / "out" / "summary.json").read_text() == before
+    score(folder, tmp_path / "out")  # the same again is welcome
+
+
 # what is wrong with a folder
 
 
@@ -202,6 +223,14 @@ def cut(path):
         (lambda f: resave(f / "00003/samples/00001.png", "RGBA"), "00001.png' is RGBA, not RGB"),
         (lambda f: resave(f / "00003/samples/00001.png", "L"), "00001.png' is L, not RGB"),
         (lambda f: (f / "settings.json").write_text("{"), "settings.json' is damaged"),
+        (lambda f: (f / "settings.json").write_text("[]"), "settings.json' is damaged"),
+        (
+            lambda f: shutil.rmtree(f / "00003"),
+            "17 prompts with 4 images, which is not what its settings.json",
+        ),
+        (lambda f: [p.unlink() for p in f.rglob("00003.png")], "18 prompts with 3 images, which is not"),
+        (lambda f: [p.unlink() for p in f.rglob("*.png")], "holds prompts and no images"),
+        (lambda f: (f / "00003/metadata.jsonl").write_text('{"prompt": 5}'), "no metadata of GenEval's"),
     ],
 )
 def test_a_folder_that_does_not_do_is_one_clear_line_and_no_result(folder, tmp_path, change, message):
@@ -213,6 +242,7 @@ def test_a_folder_that_does_not_do_is_one_clear_line_and_no_result(folder, tmp_p
 
 
 def test_prompts_that_are_not_genevals_are_named(folder, tmp_path):
+    (folder / "settings.json").unlink()
     (folder / "00003/metadata.jsonl").write_text('{"prompt": "a cat", "tag": "cats", "include": []}')
     with pytest.raises(RecipeError, match="GenEval cannot judge the prompt 'a cat'"):
         judge(folder, tmp_path / "out")
@@ -235,14 +265,14 @@ class Brightness(RewardModel):
         return images.mean(dim=(1, 2, 3)) + torch.tensor([float(len(prompt.text)) for prompt in prompts])
 
 
-def score(folder, out, reward=None):
+def score(folder, out, reward=None, **provenance):
     return score_images(
         "clip_score",
         "brightness",
         open_folder(folder),
         reward or Brightness(ComponentConfig()),
         out,
-        {"checkpoint": "base"},
+        {"checkpoint": "base", **provenance},
         batch=7,
         process=ALONE,
         progress=lambda done, total: None,
@@ -273,6 +303,17 @@ def test_images_of_several_sizes_are_scored_with_their_like(folder, tmp_path):
 def read_rows_of(folder, out):
     score(folder, out)
     return read_rows(out)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_score_that_is_not_finite_is_no_result(folder, tmp_path, value):
+    class Broken(Brightness):
+        def score(self, images, prompts):
+            return super().score(images, prompts) * value
+
+    with pytest.raises(TrainingError, match=f"evaluation: the reward 'Broken' gave {value} for an image of"):
+        score(folder, tmp_path / "out", Broken(ComponentConfig()))
+    assert not (tmp_path / "out" / "summary.json").exists()
 
 
 # comparing files

@@ -125,6 +125,15 @@ def test_a_reference_guidance_and_several_steps_cost_their_passes():
     assert changed["rollout"] == pytest.approx(2 * plain["rollout"])
 
 
+def test_held_out_rewards_take_memory_always_and_time_now_and_then():
+    plain = plan(read_recipe("shapes_clip", FULL_SIZE), 20, 1)
+    watched = ("watch.rewards.gold.name=clip", "watch.rewards.gold.model=ViT-B-32", "watch.every=5")
+    changed = plan(read_recipe("shapes_clip", [*FULL_SIZE, *watched]), 20, 1)
+    parameters, flops = Clip.cost(Clip.Config(model="ViT-B-32"))
+    assert changed.memory["reward"] - plain.memory["reward"] == 4 * parameters
+    assert changed.flops["reward"] - plain.flops["reward"] == pytest.approx(6 * flops / 5)
+
+
 def test_clip_is_counted_without_weights():
     parameters, flops = Clip.cost(Clip.Config(model="ViT-L-14", pretrained="openai"))
     assert parameters / 1e6 == pytest.approx(427.6, abs=0.1)

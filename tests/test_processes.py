@@ -1,5 +1,6 @@
 """Two processes do together what one does alone."""
 
+import json
 import subprocess
 import sys
 
@@ -88,8 +89,12 @@ def test_two_processes_paint_and_judge_what_one_does(folder):
     assert two.stdout.count("results: two/geneval") == 1
     alone = [sys.executable, "-m", "maskrl", "eval", "geneval", *recipe, "--out", "one"]
     subprocess.run(alone, check=True, capture_output=True, timeout=300, cwd=folder)
-    for name in ("results.jsonl", "summary.json"):
-        assert (folder / "two/geneval" / name).read_text() == (folder / "one/geneval" / name).read_text()
+    rows = [(folder / name / "geneval/results.jsonl").read_text() for name in ("two", "one")]
+    assert rows[0] == rows[1]
+    summaries = [json.loads((folder / name / "geneval/summary.json").read_text()) for name in ("two", "one")]
+    for name, summary in zip(("two", "one"), summaries, strict=True):
+        assert summary["provenance"].pop("judged")["folder"] == str(folder / name / "images")
+    assert summaries[0] == summaries[1]
     images = [
         sorted(path.relative_to(folder / n) for path in (folder / n).rglob("*.png")) for n in ("one", "two")
     ]

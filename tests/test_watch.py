@@ -59,7 +59,7 @@ def test_a_held_out_reward_that_is_not_finite_is_named():
             return super().score(images, prompts) * torch.nan
 
     parts = toy_parts()
-    with pytest.raises(TrainingError, match="update 2: the held-out reward 'gold' gave nan"):
+    with pytest.raises(TrainingError, match="update 2, held out: the reward 'gold' gave nan"):
         watch(parts, gold=Nan).look(collect(parts, PROMPTS, 2))
 
 
@@ -88,6 +88,15 @@ def test_the_panel_keeps_the_latest_of_them(capsys):
     assert "held out gold" in shown
     assert "12.5000" in shown
     assert "diversity in groups" in shown
+
+
+def test_prompts_that_a_held_out_reward_cannot_judge_are_named_before_the_run(toy_recipe):
+    recipe = read_recipe(
+        toy_recipe, ("watch.rewards.gold.name=geneval", "watch.rewards.gold.detector=shapes")
+    )
+    with pytest.raises(RecipeError, match="GenEval cannot judge the prompt 'red tiles'"):
+        train(recipe, toy_recipe.parent / "run", resume=False, display=False)
+    assert not (toy_recipe.parent / "run").exists()
 
 
 def test_mistakes_are_one_line(toy_recipe):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,11 +27,14 @@ from maskrl.cli.subject import (
     results_folder,
     show_progress,
 )
+from maskrl.errors import RecipeError
 
 if TYPE_CHECKING:
     from maskrl.evals.results import Number
     from maskrl.interfaces import RewardModel
     from maskrl.recipe import Recipe
+    from maskrl.runtime.placement import Placement
+    from maskrl.types import Prompt
 
 app = typer.Typer(no_args_is_help=True, help="Measure a generator, or images that are there.")
 
@@ -52,7 +56,7 @@ def geneval(
     images: ImagesOption = None,
 ) -> None:
     """Score by GenEval's rules; prompts, noise, steps and guidance are those of a run's own evaluation."""
-    from maskrl.evals.geneval import as_result, evaluate_folder, write_report
+    from maskrl.evals.geneval import as_result, check, evaluate_folder, write_report
     from maskrl.evals.journal import close
 
     settings = [
@@ -61,8 +65,13 @@ def geneval(
     ]
     chosen = open_source(recipe, run, checkpoint, settings)
     judge = chosen.eval.build_detector()
-    with open_subject(chosen, results_folder(out, run, images), images, "geneval") as subject:
-        subject.placement.place_judge(judge)
+
+    def ready(placement: Placement, asked: Sequence[Prompt]) -> None:
+        placement.place_judge(judge)
+        check(asked, judge)
+
+    folder = results_folder(out, run, images)
+    with open_subject(chosen, folder, images, "geneval", ready=ready) as subject:
         with show_progress(subject.placement, "judging") as show:
             report = evaluate_folder(
                 subject.images,
@@ -98,7 +107,7 @@ def clip_score(
 
     settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
     section = {"name": "clip", "model": model, "pretrained": pretrained}
-    name = Path(model).name if Path(model).is_dir() else f"{model} {pretrained}"
+    name = _folder_name(model) or f"{model} {pretrained}"
     reward: Any = build("rewards", section, Path())
     chosen = open_source(recipe, run, checkpoint, settings)
     _score(
@@ -125,11 +134,18 @@ def image_reward(
     out: OutOption = None,
     images: ImagesOption = None,
 ) -> None:
-    """Average ImageReward over the images."""
-    judge = build_reward(["name=image_reward", *(reward or ())])
+    """Average ImageReward over the images; weights that are not the published ones are named beside the number."""
+    from maskrl.rewards.image_reward_checkpoint import PUBLISHED
+
+    if any(setting.partition("=")[0].strip() == "name" for setting in reward or ()):
+        raise RecipeError("--reward name=...: this command scores with ImageReward; leave the name out")
+    judge: Any = build_reward(["name=image_reward", *(reward or ())])
+    weights = judge.config.weights
+    other = f"ImageReward-other ({_folder_name(weights) or weights})"
+    label = "ImageReward" if weights == PUBLISHED else other
     settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
     chosen = open_source(recipe, run, checkpoint, settings)
-    _score(chosen, "image_reward", "ImageReward", judge, results_folder(out, run, images), images)
+    _score(chosen, "image_reward", label, judge, results_folder(out, run, images), images)
 
 
 app.command("relative_correctness")(relative_correctness)
@@ -170,8 +186,7 @@ def _score(
     from maskrl.evals.scores import score_images
 
     with open_subject(recipe, out, images, name) as subject:
-        for module in reward.modules:
-            module.to(subject.placement.device).eval()
+        subject.placement.place_judge(reward)
         with show_progress(subject.placement, "judging") as show:
             result = score_images(
                 name,
@@ -186,6 +201,14 @@ def _score(
             )
         if subject.placement.is_main:
             print_result(result, subject.out)
+
+
+def _folder_name(source: str) -> str | None:
+    """Return the name of a folder, ``package:...`` too; None for what is no folder: a tag, a hub id."""
+    from maskrl.component import open_path
+
+    folder = Path(open_path(source))
+    return folder.resolve().name if folder.is_dir() else None
 
 
 def _number(number: Number, sign: bool = False) -> str:

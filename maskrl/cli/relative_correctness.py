@@ -22,7 +22,11 @@ from maskrl.cli.subject import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from maskrl.evals.relative_correctness import Margin, RelativeCorrectness, Row
+    from maskrl.runtime.placement import Placement
+    from maskrl.types import Prompt
 
 
 def relative_correctness(
@@ -50,7 +54,7 @@ def relative_correctness(
 
     Of the prompts, those are used that ask for 2, 4, 6, 8 or 10 objects of one class, without a colour.
     """
-    from maskrl.evals.probe import countable, probe
+    from maskrl.evals.probe import check, countable, probe
     from maskrl.types import Stream
 
     settings = [
@@ -61,9 +65,13 @@ def relative_correctness(
     judge = build_reward(reward) if reward else chosen.reward.build()
     finder = chosen.eval.build_detector()
     folder = results_folder(out, run, images)
-    with open_subject(chosen, folder, images, "relative_correctness", countable) as subject:
+
+    def ready(placement: Placement, asked: Sequence[Prompt]) -> None:
         for part in (judge, finder):
-            subject.placement.place_judge(part)
+            placement.place_judge(part)
+        check(asked, finder)
+
+    with open_subject(chosen, folder, images, "relative_correctness", countable, ready) as subject:
         with show_progress(subject.placement, "judging") as show:
             report, result = probe(
                 subject.images,

@@ -41,6 +41,7 @@ RewardOption = Annotated[
 ]
 Show = Callable[[int, int], None]
 Wanted = Callable[["Prompt"], bool]
+Ready = Callable[["Placement", Sequence["Prompt"]], None]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,12 @@ def build_reward(settings: Sequence[str]) -> RewardModel:
 
 @contextmanager
 def open_subject(
-    recipe: Recipe, out: Path, images: Path | None, name: str, wanted: Wanted | None = None
+    recipe: Recipe,
+    out: Path,
+    images: Path | None,
+    name: str,
+    wanted: Wanted | None = None,
+    ready: Ready | None = None,
 ) -> Iterator[Subject]:
     """Paint what a recipe asks for, or open the images that are there; leave the other processes at the end.
 
@@ -103,6 +109,7 @@ def open_subject(
         images: a folder in GenEval's layout; None to paint.
         name: of the evaluation.
         wanted: which prompts it is about; all, if not given.
+        ready: called before anything is painted, to place the judges and to see that they can judge the prompts.
 
     Raises:
         RecipeError: the recipe names no prompts, none is wanted, or a folder does not do.
@@ -111,16 +118,19 @@ def open_subject(
     from maskrl.runtime.placement import Placement
 
     if images is None:
-        subject = _paint(recipe, out, name, wanted)
+        subject = _paint(recipe, out, name, wanted, ready)
     else:
         found, placement = open_folder(images), Placement(recipe.training.device)
         found = found if wanted is None else found.only(wanted)
-        subject = Subject(recipe, placement, found, out / name, {"images": str(images.resolve())})
+        if ready is not None:
+            ready(placement, found.prompts)
+        provenance = {"images": str(images.resolve()), "judged": found.identity()}
+        subject = Subject(recipe, placement, found, out / name, provenance)
     yield subject
     subject.placement.leave()
 
 
-def _paint(recipe: Recipe, out: Path, name: str, wanted: Wanted | None) -> Subject:
+def _paint(recipe: Recipe, out: Path, name: str, wanted: Wanted | None, ready: Ready | None) -> Subject:
     from maskrl.evals.images import open_folder, paint_folder
     from maskrl.runtime.prompts import load_prompts
     from maskrl.types import Stream
@@ -131,6 +141,8 @@ def _paint(recipe: Recipe, out: Path, name: str, wanted: Wanted | None) -> Subje
     if not prompts:
         raise RecipeError(f"no prompt of {recipe.eval.prompts!r} is one that this evaluation can use")
     painter = build_painter(recipe)
+    if ready is not None:
+        ready(painter.placement, prompts)
     out = painter.placement.share(out)
     with show_progress(painter.placement, "painting") as show:
         paint_folder(
@@ -146,8 +158,9 @@ def _paint(recipe: Recipe, out: Path, name: str, wanted: Wanted | None) -> Subje
             progress=show,
         )
     weights = recipe.generator.settings().get("checkpoint")
-    provenance = {"recipe": recipe.digest(), "checkpoint": weights}
-    return Subject(recipe, painter.placement, open_folder(out / "images"), out / name, provenance)
+    images = open_folder(out / "images")
+    provenance = {"recipe": recipe.digest(), "checkpoint": weights, "judged": images.identity()}
+    return Subject(recipe, painter.placement, images, out / name, provenance)
 
 
 def results_folder(out: Path | None, run: Path | None, images: Path | None) -> Path:

@@ -31,6 +31,7 @@ from maskrl.evals.journal import JOURNAL, claim, close
 from maskrl.evals.moments import Array, Moments
 from maskrl.evals.pictures import Pictures
 from maskrl.evals.results import Number, Result
+from maskrl.evals.together import on_main, together
 from maskrl.grpo.parts import Process
 
 ENOUGH = 30_000
@@ -204,10 +205,7 @@ def gather(
         TrainingError: an image is damaged, or ``out`` cannot be written.
     """
     folder = out / JOURNAL
-    if process.rank == 0:
-        names = hashlib.sha256("\n".join(pictures.names).encode()).hexdigest()
-        claim(folder, {**settings, "names_sha256": names})
-    process.wait()
+    on_main(process, lambda: claim(folder, {**settings, "judged": pictures.identity()}))
     total, width = len(pictures.names), measure.extractor.width
     missing = np.flatnonzero(~_all(folder, total, width).done)
     process.wait()  # nobody writes before everybody has read
@@ -217,12 +215,17 @@ def gather(
     done, unsaved = total - len(missing), 0
     for start in range(0, len(missing[:: process.world_size]), BATCH):  # as often on every process
         chunk = mine[start : start + BATCH]
-        if len(chunk):
-            _add(share, chunk, pictures, measure)
-            unsaved += len(chunk)
-        if unsaved >= SAVED_EVERY or (unsaved and start + BATCH >= len(mine)):
-            share.write(own)
-            unsaved = 0
+        unsaved += len(chunk)
+        is_due = unsaved >= SAVED_EVERY or (unsaved > 0 and start + BATCH >= len(mine))
+
+        def look(chunk: NDArray[np.int64] = chunk, is_due: bool = is_due) -> None:
+            if len(chunk):
+                _add(share, chunk, pictures, measure)
+            if is_due:
+                share.write(own)
+
+        together(process, look)
+        unsaved = 0 if is_due else unsaved
         done = min(done + BATCH * process.world_size, total)
         progress(done, total)
     process.wait()  # all is there
@@ -284,9 +287,8 @@ def evaluate(
         "images": len(pictures.names),
         **pictures.comparable,
     }
-    if process.rank == 0:
-        results.refuse_others(out, settings)
-    process.wait()
+    judged = pictures.identity()
+    on_main(process, lambda: results.refuse_others(out, settings, judged))
     share = gather(pictures, measure, out, settings, process=process, progress=progress)
     distance = frechet_distance(_statistics(share, None), reference.statistics)
     result = Result(
@@ -298,6 +300,7 @@ def evaluate(
         provenance={
             **provenance,
             "generator": pictures.generator,
+            "judged": judged,
             "image_sides": list(share.sides),
             "reference": str(reference.path),
             "reference_about": reference.statistics.about,

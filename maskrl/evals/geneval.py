@@ -87,6 +87,18 @@ class GenEvalReport:
         return self.summary.images
 
 
+def check(prompts: Sequence[Prompt], detector: Detector) -> None:
+    """See that an evaluation can be done, before anything is painted for it.
+
+    Raises:
+        RecipeError: a prompt cannot be judged.
+        TrainingError: a task has no prompt, or the detector fails its self-test.
+    """
+    check_prompts(prompts, detector)
+    check_tasks({prompt.metadata["tag"] for prompt in prompts})
+    detector.self_test()
+
+
 def evaluate(
     generator: MaskedGenerator,
     prompts: Sequence[Prompt],
@@ -125,9 +137,7 @@ def evaluate(
         RecipeError: a prompt cannot be judged.
         TrainingError: a task has no prompt, or the detector fails its self-test.
     """
-    check_prompts(prompts, detector)
-    check_tasks({prompt.metadata["tag"] for prompt in prompts})
-    detector.self_test()
+    check(prompts, detector)
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
     pairs = every[process.rank :: process.world_size]
     painted = generate(
@@ -179,9 +189,7 @@ def evaluate_folder(
         RecipeError: a prompt cannot be judged.
         TrainingError: a task has no prompt, an image is damaged, or the detector fails its self-test.
     """
-    check_prompts(images.prompts, detector)
-    check_tasks({prompt.metadata["tag"] for prompt in images.prompts})
-    detector.self_test()
+    check(images.prompts, detector)
     settings = _judged_by(detector) | images.comparable()
 
     def judge_all(

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from torch import Tensor
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
 from maskrl.evals.generate import generate
+from maskrl.evals.together import on_main
 from maskrl.geneval.metadata import metadata_line
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.parts import Process
@@ -81,10 +83,20 @@ class ImageFolder:
         """
         painted = {key: value for key, value in (self.settings or {}).items() if key != "generator"}
         return {
+            **painted,
             "prompts_sha256": results.prompts_digest(self.prompts),
             "images_per_prompt": self.per_prompt,
-            **painted,
         }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these images from others of the same prompts: where they lie, when they were written."""
+        return {
+            "folder": str(self.folder.resolve()),
+            "files_sha256": files_digest(self.folder, self._names()),
+        }
+
+    def _names(self) -> list[str]:
+        return [name for names in self.names for name in names]
 
     def read(self, name: str) -> Tensor:
         """Read one image: Float [3, H, W] in [0, 1].
@@ -103,6 +115,22 @@ class ImageFolder:
         except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut PNG is any of these
             raise TrainingError(f"{str(path)!r} is no whole PNG: paint it again") from error
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def files_digest(folder: Path, names: Sequence[str]) -> str:
+    """Return the sha256 of files' names, sizes and times of writing; none is opened.
+
+    Raises:
+        TrainingError: one is gone.
+    """
+    digest = hashlib.sha256()
+    for name in names:  # one after the other: 30,000 need no more memory than two
+        try:
+            stat = (folder / name).stat()
+        except OSError as error:
+            raise TrainingError(f"{str(folder / name)!r} is gone: {error.strerror}") from error
+        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def image_name(prompt: int, image: int) -> str:
@@ -186,9 +214,7 @@ def paint_folder(
         TrainingError: it cannot be written.
     """
     settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
-    if process.rank == 0:
-        _claim(folder, settings)
-    process.wait()
+    on_main(process, lambda: _claim(folder, settings))
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
     missing = [(p, i) for p, i in every if not (folder / image_name(p, i)).exists()]
     process.wait()  # nobody paints before everybody has looked
@@ -243,9 +269,11 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        saved: dict[str, Any] = json.loads(results.read_text(path))
+        saved = json.loads(results.read_text(path))
     except json.JSONDecodeError as error:
         raise TrainingError(f"{str(path)!r} is damaged: {error}") from error
+    if not isinstance(saved, dict):
+        raise TrainingError(f"{str(path)!r} is damaged: it holds no JSON object")
     return saved
 
 
@@ -269,18 +297,36 @@ def open_folder(folder: Path) -> ImageFolder:
     prompts = [_read_prompt(place / "metadata.jsonl") for place in places]
     names = [[f"{place.name}/samples/{name}" for name in _images(place / "samples")] for place in places]
     most = max(map(len, names))
+    if most == 0:
+        raise RecipeError(f"{str(folder)!r} holds prompts and no images: 00000/samples/00000.png is missing")
     for place, found in zip(places, names, strict=True):
         if len(found) < most:
             raise RecipeError(
                 f"{str(place)!r} has {len(found)} images and others have {most}: paint what is missing"
             )
-    return ImageFolder(folder, prompts, names, read_settings(folder))
+    images = ImageFolder(folder, prompts, names, read_settings(folder))
+    _check_whole(images)
+    return images
+
+
+def _check_whole(images: ImageFolder) -> None:
+    """Refuse a folder that says how it was painted and does not hold all of it."""
+    painted, found = images.settings or {}, images.comparable()
+    keys = ("prompts_sha256", "images_per_prompt")
+    if any(key in painted and painted[key] != found[key] for key in keys):
+        raise RecipeError(
+            f"{str(images.folder)!r} holds {len(images.prompts)} prompts with {images.per_prompt} images, which is"
+            f" not what its {SETTINGS} says was painted; paint the rest with the same command, or delete {SETTINGS}"
+            " to judge what is there"
+        )
 
 
 def _read_prompt(path: Path) -> Prompt:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         text = record.pop("prompt")
+        if not isinstance(text, str):
+            raise TypeError("the prompt is no text")
     except FileNotFoundError as error:
         raise RecipeError(f"{str(path)!r} is missing: it holds the prompt of the images beside it") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:

@@ -13,6 +13,7 @@ from torch import Tensor
 from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.images import ImageFolder, Progress
+from maskrl.evals.together import on_main, together
 from maskrl.grpo.parts import Process
 from maskrl.types import Prompt
 
@@ -36,7 +37,7 @@ def judge_images(
     Args:
         images: what is judged.
         judge: images Float [3, H, W], prompts and names -> a row each, which JSON can hold.
-        settings: of the evaluation; rows of other settings are not gone on with.
+        settings: of the evaluation; rows of other settings, or of other images, are not gone on with.
         out: where rows wait until all are there.
         batch: images per call; memory and speed only.
         process: this one; every process returns all rows.
@@ -46,14 +47,16 @@ def judge_images(
         The rows with the key ``filename``, in the order of the images.
 
     Raises:
-        RecipeError: ``out`` holds results of other settings.
+        RecipeError: ``out`` holds results of other settings, or of other images.
         TrainingError: an image is damaged, or ``out`` cannot be written.
     """
-    folder = out / JOURNAL
-    if process.rank == 0:
-        results.refuse_others(out, settings)
-        claim(folder, settings)
-    process.wait()
+    folder, judged = out / JOURNAL, images.identity()
+
+    def begin() -> None:
+        results.refuse_others(out, settings, judged)
+        claim(folder, {**settings, "judged": judged})
+
+    on_main(process, begin)
     known = {row["filename"]: row for row in _rows(folder)}
     process.wait()  # nobody writes before everybody has read
     own = folder / f"{process.rank}.jsonl"
@@ -64,10 +67,12 @@ def judge_images(
     done = len(pairs) - len(missing)
     for start in range(0, len(missing[:: process.world_size]), batch):  # as often on every process
         chunk = mine[start : start + batch]
-        if chunk:
+
+        def judge_chunk(chunk: Sequence[tuple[Prompt, str]] = chunk) -> None:
             prompts, names = zip(*chunk, strict=True)
-            found = judge([images.read(name) for name in names], prompts, names)
-            _append(own, names, found)
+            _append(own, names, judge([images.read(name) for name in names], prompts, names))
+
+        together(process, judge_chunk if chunk else None)
         done = min(done + batch * process.world_size, len(pairs))
         progress(done, len(pairs))
     process.wait()  # all is there

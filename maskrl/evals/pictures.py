@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
-from maskrl.evals.images import ImageFolder, is_official, open_folder
+from maskrl.evals.images import ImageFolder, files_digest, is_official, open_folder
 from maskrl.types import Prompt
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
@@ -33,6 +33,10 @@ class Pictures:
     names: Sequence[str]
     comparable: Mapping[str, Any]
     generator: Mapping[str, Any] | None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these images from others: where they lie, when they were written."""
+        return {"folder": str(self.folder.resolve()), "files_sha256": files_digest(self.folder, self.names)}
 
     def open(self, name: str) -> Image.Image:
         """Read one image, whole, in RGB.

@@ -46,6 +46,18 @@ def countable(prompt: Prompt) -> bool:
     return asked is not None and has_captions(asked[1])
 
 
+def check(prompts: Sequence[Prompt], detector: Detector) -> None:
+    """See that a probe can be done, before anything is painted for it; all prompts are :func:`countable`.
+
+    Raises:
+        RecipeError: a prompt cannot be judged, or all ask for one class.
+        TrainingError: the detector fails its self-test.
+    """
+    check_prompts(prompts, detector)
+    exchange([_asked(prompt)[0] for prompt in prompts], Stream(0))
+    detector.self_test()
+
+
 def probe(
     images: ImageFolder,
     detector: Detector,
@@ -78,16 +90,15 @@ def probe(
         TrainingError: no image shows its number, one is damaged, the detector fails its self-test, or ``out`` cannot be
             written.
     """
-    check_prompts(images.prompts, detector)
+    check(images.prompts, detector)
     pairs = images.pairs()
     drawn = exchange([_asked(prompt)[0] for prompt, _ in pairs], stream.child("control"))
     control = {name: pairs[other][1] for (_, name), other in zip(pairs, drawn, strict=True)}
-    detector.self_test()
     settings = {
         "protocol": PROTOCOL,
         "detector": results.describe(detector),
         "reward": results.describe(reward),
-        "seed": stream.seed,
+        "control_seed": stream.seed,
         **images.comparable(),
     }
 

@@ -70,8 +70,9 @@ def describe(component: Component) -> dict[str, Any]:
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Return the sha256 of texts and metadata, in order."""
-    lines = [json.dumps([prompt.text, dict(prompt.metadata)]) for prompt in prompts]
+    """Return the sha256 of texts and metadata, in order; a copy of the text in the metadata does not count."""
+    known = [{key: value for key, value in p.metadata.items() if key != "prompt"} for p in prompts]
+    lines = [json.dumps([p.text, more], sort_keys=True) for p, more in zip(prompts, known, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -143,15 +144,26 @@ def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
-def refuse_others(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Keep results of other settings from being overwritten.
+def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str, Any]) -> None:
+    """Keep results of other settings, or of other images, from being overwritten.
+
+    Args:
+        folder: for results.
+        settings: of the evaluation.
+        images: which images they are; results of which this is not known are taken for those of the same.
 
     Raises:
         RecipeError: the folder holds such results.
     """
     if not (folder / RESULT).is_file():
         return
-    different = differing(read_result(folder).settings, json.loads(to_json(settings)))
+    saved = read_result(folder)
+    if saved.provenance.get("judged", images) != images:
+        raise RecipeError(
+            f"{str(folder)!r} holds results of other images, those in {saved.provenance['judged']['folder']!r};"
+            " choose another --out"
+        )
+    different = differing(saved.settings, json.loads(to_json(settings)))
     if different:
         raise RecipeError(
             f"{str(folder)!r} holds results of other settings: they differ in {', '.join(different)}; choose"
@@ -165,7 +177,7 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         TrainingError: the folder cannot be written.
     """
-    write_text(folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(folder / ROWS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -175,9 +187,12 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
         TrainingError: it is missing or damaged.
     """
     try:
-        return [json.loads(line) for line in read_text(folder / ROWS).splitlines()]
+        rows = [json.loads(line) for line in read_text(folder / ROWS).splitlines()]
     except json.JSONDecodeError as error:
         raise TrainingError(f"the results in {str(folder / ROWS)!r} are damaged: {error}") from error
+    if not all(isinstance(row, dict) and "filename" in row for row in rows):
+        raise TrainingError(f"the results in {str(folder / ROWS)!r} are damaged: a row names no image")
+    return rows
 
 
 def _with_nan(number: Mapping[str, float | None]) -> dict[str, float]:

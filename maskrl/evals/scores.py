@@ -14,6 +14,7 @@ from maskrl.evals.images import ImageFolder, Progress
 from maskrl.evals.journal import close, judge_images
 from maskrl.evals.results import Number, Result
 from maskrl.geneval.summary import standard_error
+from maskrl.grpo.judging import check_finite
 from maskrl.grpo.parts import Process
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
@@ -79,14 +80,20 @@ def score_images(
 def score_each(
     reward: RewardModel, pixels: Sequence[Tensor], prompts: Sequence[Prompt], batch: int
 ) -> list[float]:
-    """Score K images, each Float [3, H, W] in [0, 1], with a prompt each; those of one size ``batch`` at a time."""
+    """Score K images, each Float [3, H, W] in [0, 1], with a prompt each; those of one size ``batch`` at a time.
+
+    Raises:
+        TrainingError: a score is not finite.
+    """
     score: dict[int, float] = {}
     for places in _by_size(pixels):
         for start in range(0, len(places), batch):
             some = places[start : start + batch]
             together = torch.stack([pixels[i] for i in some])
-            found = reward.score(together, [prompts[i] for i in some]).tolist()
-            score |= dict(zip(some, found, strict=True))
+            asked = [prompts[i] for i in some]
+            found = reward.score(together, asked)
+            check_finite(type(reward).__name__, found, asked, "evaluation")
+            score |= dict(zip(some, found.tolist(), strict=True))
     return [score[i] for i in range(len(pixels))]
 
 

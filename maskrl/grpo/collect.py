@@ -10,10 +10,9 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from maskrl.errors import TrainingError
 from maskrl.grpo.advantage import advantages
 from maskrl.grpo.diversity import mean_square_difference, token_diversity
-from maskrl.grpo.judging import Judging
+from maskrl.grpo.judging import Judging, check_finite
 from maskrl.grpo.parts import Batch, Parts, lockstep
 from maskrl.grpo.rollout import join, rollout
 from maskrl.interfaces import Condition, MaskedGenerator
@@ -113,16 +112,23 @@ class _Painter:
         trajectory, images = self._paint(groups, attempt, judging)
         painted = perf_counter()
         rewards_B, terms = judging.scores()
-        self._check(rewards_B, terms, prompts)
+        for name, values_B in {
+            **terms,
+            self._reward_name(): rewards_B,
+        }.items():  # a sum says less than its terms
+            check_finite(name, values_B, prompts, f"update {self.update}")
         self.seconds_rollout += painted - started
         self.seconds_reward += perf_counter() - painted
         drawn = {}
         for i, rows in zip(groups, torch.split(torch.arange(len(images)), size), strict=True):
             stream = parts.stream.child("scored", self.update, attempt, self._slot(i))
             scored = parts.transition.scored(trajectory.select(rows), stream)
-            terms_G = {name: values[rows] for name, values in terms.items()}
+            terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
             drawn[i] = Group(scored, images[rows], rewards_B.to(images.device)[rows], terms_G)
         return drawn
+
+    def _reward_name(self) -> str:
+        return type(self.parts.reward.unwrapped()).__name__
 
     def _slot(self, group: int) -> int:
         """The place of a group in the global batch, not in the prompt file: a prompt may come twice."""
@@ -149,16 +155,6 @@ class _Painter:
 
     def _rows(self, rows: list[int]) -> Tensor:
         return torch.tensor(rows, device=next(self.parts.generator.module.parameters()).device)
-
-    def _check(self, rewards: Tensor, terms: Mapping[str, Tensor], prompts: Sequence[Prompt]) -> None:
-        """See that every number is finite; terms come first, for a sum of them says less."""
-        for name, values in {**terms, type(self.parts.reward).__name__: rewards}.items():
-            if not values.isfinite().all():
-                wrong = int((~values.isfinite()).nonzero()[0])
-                raise TrainingError(
-                    f"update {self.update}: the reward {name!r} gave {float(values[wrong])}"
-                    f" for an image of {prompts[wrong].text!r}; rewards must be finite"
-                )
 
 
 def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, float]:

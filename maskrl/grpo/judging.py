@@ -9,10 +9,26 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from maskrl.errors import TrainingError
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 
 Scores = tuple[Tensor, dict[str, Tensor]]
+
+
+def check_finite(name: str, scores: Tensor, prompts: Sequence[Prompt], when: str) -> None:
+    """Refuse scores, Float [B], of which one is not finite.
+
+    Raises:
+        TrainingError: it names the reward, the first such score and its prompt.
+    """
+    if scores.isfinite().all():
+        return
+    wrong = int((~scores.isfinite()).nonzero()[0])
+    raise TrainingError(
+        f"{when}: the reward {name!r} gave {float(scores[wrong])} for an image of {prompts[wrong].text!r};"
+        " rewards must be finite"
+    )
 
 
 class Judging:

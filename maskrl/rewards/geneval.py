@@ -45,6 +45,12 @@ class GenEval(RewardModel):
         self._mode = config.mode
         self._is_tested = False
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """See that every prompt has GenEval's metadata and asks for what the detector knows, and test the detector."""
+        check_prompts(prompts, self._detector)
+        self._detector.self_test()
+        self._is_tested = True
+
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Float [B, 3, H, W] in [0, 1] and B prompts with GenEval's metadata -> Float [B].

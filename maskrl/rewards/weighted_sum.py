@@ -51,6 +51,11 @@ class WeightedSum(RewardModel):
         costs = [term.reward.component.cost(term.reward.config) for term in config.terms.values()]
         return sum(parameters for parameters, _ in costs), sum(flops for _, flops in costs)
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Every term looks at the prompts."""
+        for reward in self._rewards.values():
+            reward.check(prompts)
+
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B]."""
         return self.score_terms(images, prompts)[0]

@@ -45,6 +45,15 @@ class OffloadedReward(RewardModel):
         super().__init__(inner.config)
         self.inner, self.modules, self._device = inner, inner.modules, device
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """As the inner reward."""
+        with visiting(self.modules, self._device):
+            self.inner.check(prompts)
+
+    def unwrapped(self) -> RewardModel:
+        """Return the inner reward."""
+        return self.inner.unwrapped()
+
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """As the inner reward."""
         return self.score_terms(images, prompts)[0]

@@ -68,6 +68,9 @@ def plan(recipe: Recipe, text_tokens: int, processes: int) -> Plan:
         generator.config, bf16=bf16, checkpointing=training.activation_checkpointing, text_tokens=text_tokens
     )
     reward_parameters, reward_flops = recipe.reward.component.cost(recipe.reward.config)
+    watched = [chosen.component.cost(chosen.config) for chosen in recipe.watch.rewards.values()]
+    reward_parameters += sum(parameters for parameters, _ in watched)
+    reward_flops += sum(flops for _, flops in watched) / recipe.watch.every
     images = training.prompts_per_update // processes * recipe.grpo.group_size
     trained = cost.parameters if recipe.lora is None else _adapters(cost, recipe.lora)
     work = _Work(recipe, cost, images)

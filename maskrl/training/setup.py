@@ -137,6 +137,8 @@ def set_up(recipe: Recipe) -> Setup:
     )
     geneval = _geneval(recipe.eval, eval_steps, sampling, stream, placement)
     watch = _watch(recipe, placement, parts.reward_batch)
+    for judge in (reward, *watch.rewards.values()):
+        judge.check(prompts)
     return Setup(placement, parts, share, prompts, learning_rate, sampler, geneval, watch)
 
 

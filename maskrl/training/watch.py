@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskrl.errors import TrainingError
-from maskrl.grpo.judging import Judging
+from maskrl.grpo.judging import Judging, check_finite
 from maskrl.grpo.parts import Batch, Process
 from maskrl.interfaces import RewardModel
 
@@ -45,16 +44,11 @@ class Watch:
 
     def _score(self, name: str, reward: RewardModel, batch: Batch) -> Tensor:
         size = len(batch.images) // len(batch.prompts)
-        judging = Judging(
-            reward, [prompt for prompt in batch.prompts for _ in range(size)], self.batch, False
-        )
+        prompts = [prompt for prompt in batch.prompts for _ in range(size)]
+        judging = Judging(reward, prompts, self.batch, overlap=False)
         judging.add(batch.images)
         scores_B, _ = judging.scores()
-        if not scores_B.isfinite().all():
-            wrong = float(scores_B[~scores_B.isfinite()][0])
-            raise TrainingError(
-                f"update {batch.update}: the held-out reward {name!r} gave {wrong} for an image"
-            )
+        check_finite(name, scores_B, prompts, f"update {batch.update}, held out")
         return scores_B.to(batch.images.device)
 
     def _trained(self, batch: Batch) -> Tensor:
