@@ -44,3 +44,8 @@ class TrainingError(MaskRLError, RuntimeError):
     """A run, a check or an evaluation cannot go on."""
 
     exit_code = 4
+
+
+def quote(text: str, most: int = 60) -> str:
+    """Return a prompt as a message quotes it: in one line, cut after ``most`` characters."""
+    return repr(text if len(text) <= most else text[:most] + "…")

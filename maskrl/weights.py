@@ -95,7 +95,12 @@ def read_file(path: Path) -> Any:
                 f"{str(path)!r} holds more than tensors and was not opened: it could run code; "
                 "ask for a plain state dict, or convert it where you trust it"
             ) from error
-        raise RecipeError(f"{str(path)!r} cannot be read ({first_line(error)}); fetch it again") from error
+        why = (
+            "no pickle of tensors, or a damaged one"
+            if isinstance(error, pickle.UnpicklingError)
+            else first_line(error)
+        )
+        raise RecipeError(f"{str(path)!r} cannot be read ({why}); fetch it again") from error
 
 
 def _numpy_scalars() -> list[Any]:

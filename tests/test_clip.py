@@ -78,6 +78,8 @@ def test_a_prompt_that_is_cut_is_said_once():
     with pytest.warns(UserWarning, match=r"CLIP reads \d+ tokens .*a red circle and a red circle") as said:
         clip, scores = score(["a red circle", long, long + " too"])
     assert len(said) == 1
+    assert str(said[0].message).endswith("cir…'")
+    assert len(str(said[0].message)) < 160
     assert scores[1] != scores[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

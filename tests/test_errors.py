@@ -13,6 +13,7 @@ from maskrl.errors import (
     RecipeError,
     TrainingError,
     UnknownComponent,
+    quote,
 )
 
 
@@ -30,6 +31,13 @@ def test_each_error_is_also_the_builtin_it_specialises(error, builtin, code):
     assert issubclass(error, (MaskRLError, builtin))
     assert issubclass(error, builtin)
     assert error.exit_code == code
+
+
+def test_a_prompt_is_quoted_in_one_short_line():
+    assert quote("a red circle") == "'a red circle'"
+    assert quote("x" * 60) == repr("x" * 60)
+    assert quote("x" * 61) == repr("x" * 60 + "…")
+    assert quote("a\nb") == r"'a\nb'"
 
 
 def refused(result, code: int, *parts: str) -> None:

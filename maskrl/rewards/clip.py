@@ -23,7 +23,7 @@ from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
 from maskrl.clip import load_clip
 from maskrl.component import ComponentConfig, open_path
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, quote
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 
@@ -91,7 +91,7 @@ class Clip(RewardModel):
             self._said_cut = True
             text = texts[int(cut.nonzero()[0])]
             warnings.warn(
-                f"CLIP reads {length} tokens of a prompt; this one is longer, and others may be: {text!r}",
+                f"CLIP reads {length} tokens of a prompt; this one is longer, and others may be: {quote(text)}",
                 stacklevel=4,
             )
         cropped: Tensor = self._tokenizer(texts)

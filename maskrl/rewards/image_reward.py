@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
 from maskrl.component import ComponentConfig
+from maskrl.errors import quote
 from maskrl.interfaces import RewardModel
 from maskrl.rewards.image_reward_checkpoint import (
     PUBLISHED,
@@ -88,7 +89,7 @@ class ImageReward(RewardModel):
         if lengths[longest] > MAX_TOKENS and not self._said_cut:
             self._said_cut = True
             warnings.warn(
-                f"ImageReward reads {MAX_TOKENS} tokens; {texts[longest]!r} has {lengths[longest]} and is cut",
+                f"ImageReward reads {MAX_TOKENS} tokens; {quote(texts[longest])} has {lengths[longest]} and is cut",
                 stacklevel=4,
             )
         rows = self._tokenizer(

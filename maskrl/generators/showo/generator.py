@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from maskrl.component import ComponentConfig
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, quote
 from maskrl.generators.showo.checkpoint import (
     ShowoConfig,
     find_folder,
@@ -114,7 +114,7 @@ class Showo(MaskedGenerator):
         for prompt in prompts:
             if self._prompting.is_cut(prompt.text):
                 warnings.warn(
-                    f"the prompt {prompt.text!r} is cut to {self._settings.max_text_length} tokens",
+                    f"the prompt {quote(prompt.text)} is cut to {self._settings.max_text_length} tokens",
                     stacklevel=2,
                 )
         device = self.module.head.weight.device

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import normalize, pad, resize
 
 from maskrl.component import ComponentConfig, open_path
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, quote
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 from maskrl.weights import as_state_dict, fill, find_file, read_file
@@ -90,7 +90,7 @@ class HPSv2(RewardModel):
             self._said_cut = True
             text = next(text for text, length in zip(texts, lengths, strict=True) if length > most)
             warnings.warn(
-                f"HPSv2 reads {most} tokens of a prompt; this one is longer, and others may be: {text!r}",
+                f"HPSv2 reads {most} tokens of a prompt; this one is longer, and others may be: {quote(text)}",
                 stacklevel=4,
             )
         tokens: Tensor = self._tokenizer(texts)

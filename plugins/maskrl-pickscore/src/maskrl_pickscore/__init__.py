@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from maskrl.component import ComponentConfig, open_path
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, quote
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 from maskrl.weights import as_state_dict, fill, find_file, first_line, read_file, read_json, unreachable
@@ -87,7 +87,7 @@ class PickScore(RewardModel):
             self._said_cut = True
             text = next(text for text, length in zip(texts, lengths, strict=True) if length > most)
             warnings.warn(
-                f"PickScore reads {most} tokens of a prompt; this one is longer, and others may be: {text!r}",
+                f"PickScore reads {most} tokens of a prompt; this one is longer, and others may be: {quote(text)}",
                 stacklevel=4,
             )
         return self._tokenizer(
