@@ -76,6 +76,14 @@ def test_the_distance_of_what_is_equal_is_zero_also_with_fewer_images_than_numbe
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_distance_is_never_below_zero(seed):
+    found = statistics(features(40, 16, seed))
+    distance = frechet_distance(found, found)
+    assert 0 <= distance < 1e-9
+    assert f"{distance:.3f}" == "0.000"
+
+
 def test_the_distance_of_spheres_is_known():
     first = Statistics(np.zeros(3), 4 * np.eye(3), None)
     second = Statistics(np.array([1.0, 2.0, 2.0]), 9 * np.eye(3), None)
@@ -116,6 +124,11 @@ def write(path, **arrays):
         ),
         (lambda p: write(p, mu=np.zeros(3), sigma=np.eye(2)), "is of other features"),
         (lambda p: write(p, mu=np.full(3, np.nan), sigma=np.eye(3)), "numbers that are not finite"),
+        (lambda p: write(p, mu=np.array(list("abc")), sigma=np.eye(3)), "no real numbers as 'mu', but <U1"),
+        (lambda p: write(p, mu=np.zeros(3), sigma=1j * np.eye(3)), "no real numbers as 'sigma', but complex"),
+        (lambda p: write(p, mu=np.zeros(3), sigma=np.eye(3), maskrl="{"), "is damaged: .* no JSON$"),
+        (lambda p: write(p, mu=np.zeros(3), sigma=np.eye(3), maskrl="[1]"), "is damaged: .* no JSON object"),
+        (lambda p: write(p, mu=np.zeros(3), sigma=np.eye(3), maskrl=np.zeros(2)), "is damaged: .* no JSON"),
     ],
 )
 def test_a_reference_that_does_not_do_is_one_line(tmp_path, make, message):

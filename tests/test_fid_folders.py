@@ -462,6 +462,23 @@ def test_statistics_are_written_as_npz(command, world):
     assert (refused.code, "statistics are a .npz file" in refused.err) == (2, True)
 
 
+def test_statistics_that_are_there_are_not_overwritten(command, world):
+    asked = ("fid_statistics", world / "true", "--out", world / "made.npz", "--device", "cpu")
+    assert command(*asked).code == 0
+    before = (world / "made.npz").read_bytes()
+    refused = command(*asked)
+    message = f"maskrl: --out {str(world / 'made.npz')!r} is there already; delete it, or choose another\n"
+    assert (refused.code, refused.err) == (2, message)
+    assert (world / "made.npz").read_bytes() == before
+
+
+def test_a_missing_reference_is_said_before_weights_are_fetched(cli, world, monkeypatch):
+    monkeypatch.setattr(inception, "find_weights", lambda path: pytest.fail("weights were asked for"))
+    refused = cli("eval", "fid", "--images", world / "images", "--reference", world / "none.npz")
+    assert refused.code == 2
+    assert refused.err == f"maskrl: there is no file of reference statistics {str(world / 'none.npz')!r}\n"
+
+
 def test_the_command_with_inception(cli, world, weights):
     paint(world / "few", 3)
     asked = ("--weights", weights, "--device", "cpu")

@@ -65,7 +65,9 @@ def fid(
 ) -> None:
     """Measure how far images are from true ones; papers paint 30,000 captions of MS-COCO, an image each."""
     from maskrl.evals.fid import CAUTION, ENOUGH, evaluate, open_reference
+    from maskrl.evals.frechet import check_reference
 
+    check_reference(reference)  # before weights are fetched
     settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
     chosen = open_source(recipe, run, checkpoint, settings)
     measure = _measure(protocol, reduce_to, weights)
@@ -96,6 +98,8 @@ def fid_statistics(
 
     if out.suffix != ".npz":
         raise RecipeError(f"--out {str(out)!r}: statistics are a .npz file")
+    if out.exists():
+        raise RecipeError(f"--out {str(out)!r} is there already; delete it, or choose another")
     pictures, measure, placement = (
         open_pictures(images, None),
         _measure(protocol, None, weights),

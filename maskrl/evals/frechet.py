@@ -32,7 +32,8 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
     """Return the squared Fréchet distance of two normal distributions.
 
     |mu1 - mu2|^2 + tr(S1 + S2) - 2 tr((S1 S2)^(1/2)). The eigenvalues of S1 S2 are those of R^T S2 R with S1 = R R^T,
-    which is symmetric: no square root of a matrix is taken, and rounding makes nothing complex.
+    which is symmetric: no square root of a matrix is taken, and rounding makes nothing complex. It is never below 0, as
+    rounding would have it for what is equal.
 
     Source: Heusel et al. (arXiv 1706.08500), equation 6; pytorch-fid computes a matrix square root by SciPy instead.
     """
@@ -41,7 +42,7 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
     shared = np.linalg.eigvalsh(root.T @ second.sigma @ root)
     trace = np.trace(first.sigma) + np.trace(second.sigma) - 2 * np.sqrt(np.maximum(shared, 0)).sum()
     apart = first.mu - second.mu
-    return float(apart @ apart + trace)
+    return max(0.0, float(apart @ apart + trace))
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
@@ -60,6 +61,16 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
         raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
+def check_reference(path: Path) -> None:
+    """Refuse a reference that is not there, before anything costly.
+
+    Raises:
+        RecipeError: there is no such file.
+    """
+    if not path.is_file():
+        raise RecipeError(f"there is no file of reference statistics {str(path)!r}")
+
+
 def read_statistics(path: Path, width: int) -> Statistics:
     """Read a ``.npz`` in pytorch-fid's layout, by whomever it was made. No code in it is run.
 
@@ -70,8 +81,7 @@ def read_statistics(path: Path, width: int) -> Statistics:
     Raises:
         RecipeError: there is no such file, it is damaged or of another layout, or its features are others.
     """
-    if not path.is_file():
-        raise RecipeError(f"there is no file of reference statistics {str(path)!r}")
+    check_reference(path)
     try:
         with path.open("rb") as stream, np.load(stream) as file:
             arrays = {name: file[name] for name in file.files}
@@ -84,6 +94,9 @@ def read_statistics(path: Path, width: int) -> Statistics:
         raise RecipeError(
             f"{str(path)!r} holds no 'mu' and 'sigma' as pytorch-fid writes them, but {', '.join(arrays) or 'nothing'}"
         )
+    for name in ("mu", "sigma"):
+        if arrays[name].dtype.kind not in "fiu":
+            raise RecipeError(f"{str(path)!r} holds no real numbers as {name!r}, but {arrays[name].dtype}")
     mu, sigma = (np.asarray(arrays[name], dtype=np.float64) for name in ("mu", "sigma"))
     if mu.shape != (width,) or sigma.shape != (width, width):
         raise RecipeError(
@@ -91,6 +104,16 @@ def read_statistics(path: Path, width: int) -> Statistics:
         )
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise RecipeError(f"{str(path)!r} holds numbers that are not finite")
-    # beside the two arrays that pytorch-fid reads, ours say as JSON what they are of
-    about = json.loads(str(arrays["maskrl"])) if "maskrl" in arrays else None
+    about = _about(str(arrays["maskrl"]), path) if "maskrl" in arrays else None
     return Statistics(mu, sigma, about)
+
+
+def _about(text: str, path: Path) -> dict[str, Any] | None:
+    """Read what our references say of their making, beside the two arrays that pytorch-fid reads."""
+    try:
+        about = json.loads(text)
+    except ValueError as error:
+        raise RecipeError(f"{str(path)!r} is damaged: what it says of its making is no JSON") from error
+    if about is not None and not isinstance(about, dict):
+        raise RecipeError(f"{str(path)!r} is damaged: what it says of its making is no JSON object")
+    return about
