@@ -1,4 +1,8 @@
-"""Two results side by side: the difference of every number with its uncertainty, and what papers report."""
+"""Two results side by side: the difference of every number with its uncertainty, and what papers report.
+
+Both are of the same prompts from the same noise, so the uncertainty is that of the differences, prompt by prompt: what
+prompts differ in is left out. It takes the rows beside the numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.results import Number, Result
 from maskrl.geneval.scoring import TASKS
 from maskrl.geneval.summary import standard_error
 
 Row = Mapping[str, Any]
+PromptValues = dict[str, list[float]]  # what a mean over images is of: the values of each prompt
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ PUBLISHED: dict[tuple[str, str], tuple[Published, ...]] = {
 
 
 def compare_files(first: Path, second: Path) -> tuple[Result, Result, list[Line]]:
-    """Read two results and compare them; image by image where both have rows of the same images.
+    """Read two results and compare them; prompt by prompt where both have rows of the same images.
 
     Raises:
         RecipeError: one is missing, or they were not measured alike.
@@ -66,41 +72,85 @@ def compare_files(first: Path, second: Path) -> tuple[Result, Result, list[Line]
     """
     before, after = results.read_result(first), results.read_result(second)
     results.check_comparable(before, after)
-    paired = _paired(before.evaluation, first, second)
+    errors = _paired_errors(before.evaluation, first, second)
     lines = []
     for name, old in before.numbers.items():
         new = after.numbers[name]
-        apart = Number(new.mean - old.mean, math.hypot(old.se, new.se))
-        lines.append(Line(name, old, new, paired.get(name, apart)))
+        error = errors.get(name, math.hypot(old.se, new.se))
+        lines.append(Line(name, old, new, Number(new.mean - old.mean, error)))
     return before, after, lines
 
 
-def _paired(evaluation: str, first: Path, second: Path) -> dict[str, Number]:
-    """Return the differences whose uncertainty can be had prompt by prompt, which leaves out what prompts differ in."""
-    if not all((path / results.ROWS).is_file() for path in (first, second) if path.is_dir()):
+def _paired_errors(evaluation: str, first: Path, second: Path) -> dict[str, float]:
+    """Return the standard errors of the differences that can be had prompt by prompt."""
+    old, new = _rows(first), _rows(second)
+    try:
+        if not old or [row["filename"] for row in old] != [row["filename"] for row in new]:
+            return {}
+        before, after = _gather(evaluation, old), _gather(evaluation, new)
+        errors = {name: _error(before[name], after[name]) for name in before.keys() & after.keys()}
+        if evaluation == "geneval":
+            errors["overall"] = math.sqrt(sum(errors[task] ** 2 for task in TASKS)) / len(TASKS)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"the rows beside {str(first)!r} or {str(second)!r} are damaged: {error!r}"
+        ) from error
+    return errors
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Read the rows beside a ``summary.json``; none where there are none."""
+    if not path.is_dir() and path.name != results.RESULT:
+        return []  # what lies beside a copy under another name is not its own
+    folder = path if path.is_dir() else path.parent
+    return results.read_rows(folder) if (folder / results.ROWS).is_file() else []
+
+
+def _gather(evaluation: str, rows: Sequence[Row]) -> dict[str, PromptValues]:
+    """Return what every number is the mean of."""
+    gathered: dict[str, PromptValues] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for name, value in _values(evaluation, row).items():
+            gathered[name][row["filename"].partition("/")[0]].append(value)
+    return gathered
+
+
+def _values(evaluation: str, row: Row) -> dict[str, float]:
+    """Return what an image adds to the means that it is in."""
+    if evaluation == "geneval":
+        return {row["tag"]: float(row["correct"])}
+    if evaluation != "relative_correctness":
+        return {"mean": row["score"]}
+    if not row["correct"]:
         return {}
-    if not (first.is_dir() and second.is_dir()):
-        return {}
-    old, new = (results.read_rows(path) for path in (first, second))
-    if [row["filename"] for row in old] != [row["filename"] for row in new]:
-        return {}
-    if evaluation != "geneval":
-        return {"mean": _difference(old, new, "score")}
-    tasks = {task: _difference(_of(old, task), _of(new, task), "correct") for task in TASKS}
-    overall = Number(
-        sum(task.mean for task in tasks.values()) / len(TASKS),
-        math.sqrt(sum(task.se**2 for task in tasks.values())) / len(TASKS),
-    )
-    return {"overall": overall, **tasks}
+    half, same, double = row["captions"]
+    values = {"half": half, "same": same, "double": double}
+    own, control = (_margins(row[key]) for key in ("captions", "captions_on_control"))
+    for name in own:
+        values |= {name: own[name], f"control_{name}": control[name]}
+        values[f"beyond_text_{name}"] = own[name] - control[name]
+    return values
 
 
-def _of(rows: Sequence[Row], task: str) -> list[Row]:
-    return [row for row in rows if row["tag"] == task]
+def _margins(captions: Sequence[float]) -> dict[str, float]:
+    half, same, double = captions
+    return {"over_half": same - half, "over_double": same - double}
 
 
-def _difference(old: Sequence[Row], new: Sequence[Row], key: str) -> Number:
-    gains: dict[str, list[float]] = defaultdict(list)
-    for before, after in zip(old, new, strict=True):
-        gains[before["filename"].partition("/")[0]].append(float(after[key]) - float(before[key]))
-    means = [sum(gain) / len(gain) for gain in gains.values()]
-    return Number(sum(means) / len(means), standard_error(means))
+def _error(old: PromptValues, new: PromptValues) -> float:
+    """Return the standard error of the difference of two means over images, whose prompts are the independent draws.
+
+    A prompt may have more images in one than in the other, or none: each mean is the ratio of two sums over prompts,
+    and its error is taken to first order.
+    """
+    prompts = sorted({*old, *new})
+    apart = zip(_influence(old, prompts), _influence(new, prompts), strict=True)
+    return standard_error([after - before for before, after in apart])
+
+
+def _influence(values: PromptValues, prompts: Sequence[str]) -> list[float]:
+    """Return how far each prompt moves the mean over all images; the mean over the prompts is 0."""
+    images = [value for prompt in prompts for value in values.get(prompt, ())]
+    mean = sum(images) / len(images)
+    share = len(prompts) / len(images)
+    return [share * sum(value - mean for value in values.get(prompt, ())) for prompt in prompts]

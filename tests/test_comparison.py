@@ -1,0 +1,225 @@
+"""Two results side by side: what is paired, what is not, and which rows of papers stand beside them."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import spots
+from test_probe import PROMPTS, ask, make
+
+from maskrl.cli.eval import image_reward
+from maskrl.errors import TrainingError
+from maskrl.evals.comparison import PUBLISHED, compare_files
+from maskrl.evals.images import image_name, open_folder, write_image, write_prompt
+from maskrl.evals.results import Number, Result, read_rows, write_result, write_rows
+from maskrl.geneval.scoring import TASKS
+
+CLIP = "package:maskrl/shapes/weights/clip"
+IMAGE_REWARD = "package:maskrl/shapes/weights/image_reward"
+
+
+def result(evaluation, numbers, label="any"):
+    return Result(evaluation, label, numbers, 8, {}, {}, {})
+
+
+def write_scores(folder, scores):
+    """Write the results of a reward: two images of each prompt."""
+    array = np.array(scores)
+    names = [image_name(p, i) for p in range(len(array)) for i in range(2)]
+    write_rows(
+        folder, [{"filename": n, "score": s} for n, s in zip(names, array.flatten().tolist(), strict=True)]
+    )
+    error = array.mean(axis=1).std(ddof=1) / math.sqrt(len(array))
+    write_result(result("clip_score", {"mean": Number(float(array.mean()), float(error))}), folder)
+
+
+def paint(folder, wrong):
+    """Four images of each prompt; ``wrong`` says of how many the number is one too large, for each prompt in turn."""
+    for p, prompt in enumerate(PROMPTS):
+        clause = prompt.metadata["include"][0]
+        write_prompt(folder, p, prompt)
+        for i in range(4):
+            image = spots.picture(clause["class"], clause["count"] + (i >= 4 - wrong[p % len(wrong)]))
+            write_image(folder / image_name(p, i), image)
+    return folder
+
+
+def errors(first, second):
+    return {line.name: line.difference.se for line in compare_files(first, second)[2]}
+
+
+# what is paired
+
+
+@pytest.fixture
+def two(tmp_path):
+    write_scores(tmp_path / "a", [[1, 3], [10, 12], [25, 21]])
+    write_scores(tmp_path / "b", [[2, 4], [11, 15], [26, 22]])
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_the_summary_files_are_compared_as_their_folders_are(two):
+    expected = np.array([1, 2, 1]).std(ddof=1) / math.sqrt(3)
+    assert errors(*two) == {"mean": pytest.approx(expected)}
+    files = [folder / "summary.json" for folder in two]
+    assert errors(*files) == errors(two[0], files[1]) == errors(*two)
+
+
+def test_files_of_other_names_are_not_paired_by_rows_that_happen_to_lie_beside_them(two):
+    first, second = two
+    shutil.copy(second / "summary.json", first / "second.json")
+    (line,) = compare_files(first / "summary.json", first / "second.json")[2]
+    assert line.difference.se == pytest.approx(math.hypot(line.first.se, line.second.se))
+
+
+def test_without_rows_the_results_are_independent(two):
+    (two[1] / "results.jsonl").unlink()
+    (line,) = compare_files(*two)[2]
+    assert line.difference.se == pytest.approx(math.hypot(line.first.se, line.second.se))
+
+
+@pytest.mark.parametrize("row", [{"score": None}, {"score": "no"}, {}])
+def test_damaged_rows_are_one_line(two, row):
+    rows = read_rows(two[0])
+    rows[3] = {"filename": rows[3]["filename"], **row}
+    write_rows(two[0], rows)
+    with pytest.raises(TrainingError, match="damaged") as error:
+        compare_files(*two)
+    assert "\n" not in str(error.value)
+
+
+def test_geneval_is_paired_by_task_and_overall_follows(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        rows = [
+            {"filename": image_name(3 * t + p, i), "tag": task, "correct": bool(rng.integers(2))}
+            for t, task in enumerate(TASKS)
+            for p in range(3)
+            for i in range(4)
+        ]
+        write_rows(tmp_path / name, rows)
+        numbers = dict.fromkeys((*TASKS, "overall"), Number(0.5, 0.1))
+        write_result(result("geneval", numbers), tmp_path / name)
+    correct = [
+        np.array([row["correct"] for row in read_rows(tmp_path / name)], dtype=float).reshape(6, 3, 4)
+        for name in "ab"
+    ]
+    gains = (correct[1] - correct[0]).mean(axis=2)
+    expected = gains.std(axis=1, ddof=1) / math.sqrt(3)
+    found = errors(tmp_path / "a", tmp_path / "b")
+    assert [found[task] for task in TASKS] == pytest.approx(expected.tolist())
+    assert found["overall"] == pytest.approx(math.sqrt((expected**2).sum()) / 6)
+
+
+# relative correctness
+
+
+def test_equal_images_have_no_difference_and_no_error(tmp_path):
+    folder = paint(tmp_path / "images", [1, 2])
+    for name in "ab":
+        ask(folder, tmp_path / name, make(spots.Counting))
+    _, _, lines = compare_files(tmp_path / "a", tmp_path / "b")
+    paired = {line.name: line.difference for line in lines if not math.isnan(line.first.se)}
+    assert len(paired) == 9
+    assert set(paired.values()) == {Number(0.0, 0.0)}
+    assert {line.name for line in lines} - paired.keys() == {
+        "wins_over_half",
+        "wins_over_double",
+        "top",
+        "auc",
+    }
+
+
+def test_the_error_is_that_of_ratios_whose_prompts_are_drawn_anew(tmp_path):
+    """It is the error that a bootstrap over prompts finds, where prompts have several numbers of right images."""
+    for name, wrong in (("a", [0, 3, 1]), ("b", [2, 1, 4])):
+        ask(paint(tmp_path / f"images-{name}", wrong), tmp_path / name, make(spots.Counting))
+    line = next(line for line in compare_files(tmp_path / "a", tmp_path / "b")[2] if line.name == "over_half")
+    right = {name: np.zeros(6) for name in "ab"}
+    total = {name: np.zeros(6) for name in "ab"}
+    for name in "ab":
+        for row in read_rows(tmp_path / name):
+            if row["correct"]:
+                right[name][int(row["filename"][:5])] += 1
+                total[name][int(row["filename"][:5])] += row["captions"][1] - row["captions"][0]
+    means = {name: total[name].sum() / right[name].sum() for name in "ab"}
+    assert line.difference.mean == pytest.approx(means["b"] - means["a"])
+    moved = {name: 6 * (total[name] - means[name] * right[name]) / right[name].sum() for name in "ab"}
+    assert line.difference.se == pytest.approx((moved["b"] - moved["a"]).std(ddof=1) / math.sqrt(6))
+    drawn = np.random.default_rng(0).integers(6, size=(20_000, 6))
+    drawn = drawn[right["b"][drawn].any(axis=1)]
+    ratios = {name: total[name][drawn].sum(axis=1) / right[name][drawn].sum(axis=1) for name in "ab"}
+    assert line.difference.se == pytest.approx((ratios["b"] - ratios["a"]).std(), rel=0.1)
+
+
+# what a number may be called
+
+
+@pytest.fixture
+def images(tmp_path):
+    return paint(tmp_path / "images", [1])
+
+
+def labelled(cli, images, *arguments):
+    done = cli("eval", *arguments, "--images", images, "--out", images.parent / "out")
+    assert done.code == 0, done.err
+    return json.loads((images.parent / "out" / arguments[0] / "summary.json").read_text())["label"]
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_clip_from_a_folder_is_called_after_it(cli, images, by_path, monkeypatch):
+    from maskrl.component import open_path
+
+    model = open_path(CLIP) if by_path else CLIP
+    assert labelled(cli, images, "clip_score", "--model", model) == "CLIP score, 100 x cosine (clip)"
+
+
+def test_other_weights_are_no_imagereward_and_no_paper_stands_beside_them(cli, images):
+    name = labelled(cli, images, "image_reward", "--reward", f"weights={IMAGE_REWARD}")
+    assert name == "ImageReward-other (image_reward)"
+    assert ("image_reward", name) not in PUBLISHED
+    out = images.parent / "out/image_reward"
+    shown = cli("eval", "compare", out, out)
+    assert (shown.code, "Mask-GRPO" in shown.out) == (0, False)
+
+
+def test_the_published_weights_are_imagereward(images, monkeypatch):
+    from maskrl.cli import eval as commands
+    from maskrl.rewards.image_reward import ImageReward
+
+    class Unread:
+        config = ImageReward.Config()
+
+    labels = []
+    monkeypatch.setattr(commands, "build_reward", lambda settings: Unread())
+    monkeypatch.setattr(commands, "_score", lambda recipe, name, label, *rest: labels.append((name, label)))
+    image_reward(images=images)
+    assert labels == [("image_reward", "ImageReward")]
+    assert labels[0] in PUBLISHED
+
+
+@pytest.mark.parametrize("name", ["clip", "image_reward", ""])
+def test_another_reward_cannot_pass_for_imagereward(cli, images, name):
+    refused = cli("eval", "image_reward", "--images", images, "--reward", f"name={name}")
+    assert (refused.code, refused.err) == (
+        2,
+        "maskrl: --reward name=...: this command scores with ImageReward; leave the name out\n",
+    )
+
+
+def test_a_judge_is_never_trained(cli, images, monkeypatch):
+    from maskrl.rewards.clip import Clip
+
+    judged = []
+    whole = Clip.score
+    monkeypatch.setattr(
+        Clip,
+        "score",
+        lambda self, *a: judged.append([p for m in self.modules for p in m.parameters()]) or whole(self, *a),
+    )
+    labelled(cli, images, "clip_score", "--model", CLIP)
+    assert open_folder(images).per_prompt == 4
+    assert judged[0]
+    assert not any(parameter.requires_grad for parameters in judged for parameter in parameters)
