@@ -8,20 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.generate import generate
 from maskrl.evals.geneval import (
+    ALONE,
     GenEvalReport,
     compare,
     evaluate,
-    image_folder,
     judge_image,
     read_report,
     write_report,
 )
+from maskrl.evals.images import open_folder, paint_folder
 from maskrl.geneval.scoring import TASKS
 from maskrl.geneval.summary import Record, summarise
 from maskrl.grpo.config import SamplingConfig, resolve
@@ -161,11 +161,16 @@ def test_an_evaluation_repeats_and_its_batch_size_changes_nothing():
     assert run(stream=Stream(4)).records != first.records
 
 
-def test_images_and_prompts_have_their_own_streams():
-    twice = [prompt for prompt in PROMPTS for _ in range(2)]
-    images = {}
-    run(prompts=twice, images_per_prompt=40, sink=lambda p, i, image: images.__setitem__((p, i), image))
-    first, second = (torch.stack([images[p, i] for i in range(40)]) for p in (0, 1))
+def painted_folder(folder, prompts=PROMPTS, images_per_prompt=4):
+    settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": images_per_prompt}
+    settings |= {"process": ALONE, "progress": lambda done, total: None}
+    paint_folder(folder, Mosaic(Mosaic.Config()), prompts, stream=STREAM, batch=10, **settings)
+    return open_folder(folder)
+
+
+def test_images_and_prompts_have_their_own_streams(tmp_path):
+    painted = painted_folder(tmp_path, [PROMPTS[0], PROMPTS[0]], images_per_prompt=40)
+    first, second = (torch.stack([painted.read(name) for name in names]) for names in painted.names)
     assert len(torch.unique(first, dim=0)) > 1
     assert not torch.equal(first, second)
 
@@ -177,23 +182,16 @@ def test_progress_counts_the_images():
 
 
 def test_the_official_folder_gives_the_same_verdicts(tmp_path):
-    report = run(sink=image_folder(tmp_path, PROMPTS))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{i:05d}" for i in range(len(PROMPTS))]
+    report, painted = run(), painted_folder(tmp_path)
+    places = {path.name for path in tmp_path.iterdir()} - {"settings.json"}
+    assert places == {f"{i:05d}" for i in range(len(PROMPTS))}
     by_text = {prompt.text: prompt for prompt in PROMPTS}
     for record in report.records:
-        pixels = np.asarray(Image.open(tmp_path / record.filename)).astype(np.float32) / 255
-        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        image = painted.read(record.filename)
         assert judge_image(image, by_text[record.prompt], Tiles(Tiles.Config()), record.filename) == record
         beside = (tmp_path / record.filename).parent.parent / "metadata.jsonl"
         assert json.loads(beside.read_text()) == json.loads(record.metadata)
     assert report.records[5].filename == "00001/samples/00001.png"
-
-
-def test_the_sink_sees_what_a_png_holds():
-    def check(prompt, image, pixels):
-        assert torch.equal(pixels * 255, torch.round(pixels * 255))
-
-    run(sink=check)
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):
@@ -243,7 +241,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(TrainingError, match="taken"):
         write_report(run(), tmp_path / "taken" / "folder", {})
     with pytest.raises(TrainingError, match="taken"):
-        run(sink=image_folder(tmp_path / "taken", PROMPTS))
+        painted_folder(tmp_path / "taken" / "folder")
 
 
 @pytest.mark.parametrize("missing", TASKS)

@@ -23,8 +23,6 @@ from maskrl.evals.images import (
     Progress,
     image_name,
     painted_settings,
-    write_image,
-    write_prompt,
 )
 from maskrl.evals.journal import judge_images
 from maskrl.evals.results import Number, Result
@@ -49,7 +47,6 @@ PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"
 ALONE = SingleProcess()
 _ROUNDING = 1e-9  # gains that cancel may leave this much
 
-ImageSink = Callable[[int, int, Tensor], None]
 NO_IMAGES = (range(0), torch.empty(0))
 
 
@@ -111,7 +108,6 @@ def evaluate(
     batch: int,
     process: Process = ALONE,
     progress: Callable[[int, int], None] | None = None,
-    sink: ImageSink | None = None,
 ) -> GenEvalReport:
     """Run GenEval on a generator.
 
@@ -130,8 +126,6 @@ def evaluate(
         batch: images per rollout; memory and speed only.
         process: this one; every process returns the whole report.
         progress: called with the images done and their total after every batch, as often on every process.
-        sink: called with prompt index, image index and Float [3, H, W] in [0, 1] of every image, such as
-            :func:`image_folder`.
 
     Raises:
         RecipeError: a prompt cannot be judged.
@@ -155,8 +149,6 @@ def evaluate(
         for index, image in zip(indices, torch.round(images * 255) / 255, strict=True):
             p, i = pairs[index]
             records.append(judge_image(image, prompts[p], detector, image_name(p, i)))
-            if sink is not None:
-                sink(p, i, image)
         if progress is not None:
             progress(min(len(records) * process.world_size, len(every)), len(every))
     settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
@@ -214,20 +206,6 @@ def judge_image(image: Tensor, prompt: Prompt, detector: Detector, filename: str
     objects = select(detector.detect(image), tag)
     correct, reason = judge(image, objects, prompt.metadata, detector.color)
     return Record(filename, tag, prompt.text, correct, reason, metadata_line(prompt), details(objects))
-
-
-def image_folder(folder: Path, prompts: Sequence[Prompt]) -> ImageSink:
-    """Return a ``sink`` that writes the official layout.
-
-    Raises:
-        TrainingError: on use, where ``folder`` cannot be written.
-    """
-
-    def write(prompt: int, image: int, pixels: Tensor) -> None:
-        write_prompt(folder, prompt, prompts[prompt])
-        write_image(folder / image_name(prompt, image), pixels)
-
-    return write
 
 
 def write_report(report: GenEvalReport, folder: Path, provenance: Mapping[str, Any]) -> None:
