@@ -255,6 +255,14 @@ def test_a_reward_that_is_nan_stops_the_run_and_keeps_its_checkpoint(folder):
     assert [path.name for path in listed(run / "checkpoints")] == ["update_00002"]
 
 
+def test_an_evaluation_that_cannot_be_is_refused_before_any_work(folder):
+    lines = (folder / "geneval.jsonl").read_text().splitlines()
+    (folder / "geneval.jsonl").write_text("\n".join(line for line in lines if "color_attr" not in line))
+    with pytest.raises(TrainingError, match="color_attr"):
+        train(recipe_of(folder), folder / "run", resume=False, display=False)
+    assert not (folder / "run").exists()
+
+
 def test_more_steps_than_tokens_is_refused_before_any_work(folder):
     run = folder / "run"
     with pytest.raises(RecipeError, match="num_steps = 7"):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from maskrl.errors import RecipeError
-from maskrl.evals.geneval import GenEvalReport, evaluate
+from maskrl.evals.geneval import GenEvalReport, check, evaluate
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
@@ -225,6 +225,7 @@ def _geneval(
         return None
     prompts, detector = load_prompts(config.prompts), config.build_detector()
     placement.place_judge(detector)
+    check(prompts, detector)
     return GenEval(prompts, detector, config, num_steps, sampling, stream.child("geneval"), placement)
 
 
