@@ -70,7 +70,7 @@ def test_costs_add_up(folder):
         ({"a": {"reward": "clib"}}, "no reward is called 'clib'; did you mean 'clip'"),
         ({"a": {"reward": SHIPPED, "std": 0}}, r"terms\.a\.std: "),
         ({"a": {"reward": SHIPPED, "weight": float("nan")}}, r"terms\.a\.weight: "),
-        ({"a": {"reward": {**SHIPPED, "modle": 1}}}, r"terms\.a\.reward\.modle: unknown key"),
+        ({"a": {"reward": {**SHIPPED, "colour": 1}}}, r"terms\.a\.reward\.colour: unknown key"),
         ({"a b": {"reward": SHIPPED}}, "terms.a b"),
     ],
 )

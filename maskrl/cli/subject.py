@@ -181,7 +181,7 @@ def show_progress(placement: Placement, what: str) -> Iterator[Show]:
     from rich.progress import Progress
 
     console = Console(stderr=True, quiet=not placement.is_main)
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
