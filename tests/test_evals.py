@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from maskrl.evals.geneval import (
     write_report,
 )
 from maskrl.evals.images import open_folder, paint_folder
+from maskrl.evals.results import write_text
 from maskrl.geneval.scoring import TASKS
 from maskrl.geneval.summary import Record, summarise
 from maskrl.grpo.config import SamplingConfig, resolve
@@ -340,3 +342,14 @@ def test_a_report_tells_what_its_numbers_are_called():
     assert report.label == "GenEval-tiles"
     with pytest.raises(RecipeError, match="label"):
         compare(run(), report)
+
+
+def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    def write(_):
+        for _ in range(200):
+            write_text(tmp_path / "same.txt", "the same")
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(write, range(4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["same.txt"]
+    assert (tmp_path / "same.txt").read_text() == "the same"

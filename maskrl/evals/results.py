@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,12 +22,12 @@ _DEPENDENCIES = ("torch", "transformers", "open_clip_torch", "numpy")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, making its folder.
+    """Write a file whole or not at all, making its folder; several processes may write the same one at a time.
 
     Raises:
         TrainingError: the place cannot be written.
     """
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(text, encoding="utf-8")
