@@ -22,6 +22,7 @@ from typing import Any
 from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, UnknownComponent
 
 INTERFACE_VERSION = 1
+LOCAL_MODULE = "maskrl_local_"  # how modules are called that were imported from a file
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _load_local(kind: str, name: str, base: Path) -> type[Any]:
 
 def _import_file(path: str) -> ModuleType:
     """Import a file once; it is entered in ``sys.modules`` so that pydantic can resolve its annotations."""
-    module_name = f"maskrl_local_{hashlib.blake2b(path.encode(), digest_size=6).hexdigest()}"
+    module_name = f"{LOCAL_MODULE}{hashlib.blake2b(path.encode(), digest_size=6).hexdigest()}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)

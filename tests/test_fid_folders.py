@@ -13,9 +13,10 @@ from fid_formula import photograph
 from PIL import Image
 from pytorch_fid import inception as library
 
+from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import fid, inception
-from maskrl.evals.fid import Measure, evaluate, gather, make_reference, open_reference, sha256
+from maskrl.evals.fid import Measure, evaluate, gather, make_reference, open_reference
 from maskrl.evals.fid_protocols import t2ibenchmark
 from maskrl.evals.frechet import Statistics, frechet_distance, read_statistics, write_statistics
 from maskrl.evals.pictures import open_pictures
@@ -105,7 +106,7 @@ def test_the_number_is_the_distance_of_all_features_at_once(world):
         "protocol": "t2ibenchmark",
         "reduced_to": None,
         "weights_sha256": "6726825d" + 56 * "0",
-        "reference_sha256": sha256(world / "true.npz"),
+        "reference_sha256": files.sha256(world / "true.npz"),
         "images": 40,
         "prompts_sha256": None,
         "formats": ["png"],
@@ -369,7 +370,7 @@ def test_weights_are_fetched_once_and_kept_if_they_are_the_right_ones(tmp_path, 
     monkeypatch.setattr(library, "FID_WEIGHTS_URL", source.as_uri())
     with pytest.raises(RecipeError, match="invalid hash value"):
         inception.find_weights(None)
-    monkeypatch.setattr(inception, "OFFICIAL", sha256(source)[:8])
+    monkeypatch.setattr(inception, "OFFICIAL", files.sha256(source)[:8])
     kept = inception.find_weights(None)
     assert kept.read_text() == "weights"
     source.unlink()

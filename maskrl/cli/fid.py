@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskrl import files
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, open_source
 from maskrl.cli.subject import (
     GuidanceOption,
@@ -114,12 +115,12 @@ def fid_statistics(
 
 
 def _measure(protocol: str, reduce_to: int | None, weights: Path | None) -> Measure:
-    from maskrl.evals.fid import Measure, check_protocol, sha256
+    from maskrl.evals.fid import Measure, check_protocol
     from maskrl.evals.inception import Inception, find_weights
 
     check_protocol(protocol)
     found = find_weights(weights)
-    return Measure(protocol, reduce_to, Inception(found), sha256(found))
+    return Measure(protocol, reduce_to, Inception(found), files.sha256(found))
 
 
 @contextmanager

@@ -7,11 +7,9 @@ processes.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,17 +19,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
 from maskrl.evals.fid_protocols import PROTOCOLS, Pixels, reduce
 from maskrl.evals.frechet import Statistics, frechet_distance, read_statistics, write_statistics
-from maskrl.evals.images import Progress
 from maskrl.evals.inception import OFFICIAL
 from maskrl.evals.journal import JOURNAL, claim, close
 from maskrl.evals.moments import Array, Moments
 from maskrl.evals.pictures import Pictures
 from maskrl.evals.results import Number, Result
-from maskrl.evals.together import on_main, together
+from maskrl.evals.together import Progress, dealt, on_main, together
 from maskrl.grpo.parts import Process
 
 ENOUGH = 30_000
@@ -117,7 +115,7 @@ def open_reference(path: Path, measure: Measure) -> Reference:
         theirs, ours = (statistics.about or {}).get(key), measure.settings()[key]
         if theirs is not None and theirs != ours:
             raise RecipeError(f"the reference {str(path)!r} was made with {key} {theirs!r}, not {ours!r}")
-    return Reference(statistics, path, sha256(path))
+    return Reference(statistics, path, files.sha256(path))
 
 
 @dataclass
@@ -148,21 +146,16 @@ class Share:
         Raises:
             TrainingError: the place cannot be written.
         """
-        unfinished = path.with_name(path.name + ".tmp")
         moments = self.moments
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(
-                    file,
-                    count=moments.count,
-                    mean=moments.mean,
-                    scatter=moments.scatter,
-                    sides=self.sides,
-                    done=self.done,
-                )
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        with files.whole(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(
+                file,
+                count=moments.count,
+                mean=moments.mean,
+                scatter=moments.scatter,
+                sides=self.sides,
+                done=self.done,
+            )
 
     @classmethod
     def read(cls, path: Path) -> Share:
@@ -207,34 +200,30 @@ def gather(
     folder = out / JOURNAL
     on_main(process, lambda: claim(folder, {**settings, "judged": pictures.identity()}))
     total, width = len(pictures.names), measure.extractor.width
-    missing = np.flatnonzero(~_all(folder, total, width).done)
+    missing = np.flatnonzero(~_all(folder, total, width).done).tolist()
     process.wait()  # nobody writes before everybody has read
     own = folder / f"{process.rank}.npz"
     share = Share.read(own) if own.exists() else Share.none(total, width)
-    mine = missing[process.rank :: process.world_size]
-    done, unsaved = total - len(missing), 0
-    for start in range(0, len(missing[:: process.world_size]), BATCH):  # as often on every process
-        chunk = mine[start : start + BATCH]
-        unsaved += len(chunk)
-        is_due = unsaved >= SAVED_EVERY or (unsaved > 0 and start + BATCH >= len(mine))
+    left, unsaved = len(missing[process.rank :: process.world_size]), 0
+    for chunk in dealt(missing, total, BATCH, process, progress):
+        left, unsaved = left - len(chunk), unsaved + len(chunk)
+        is_due = unsaved >= SAVED_EVERY or (unsaved > 0 and left == 0)
 
-        def look(chunk: NDArray[np.int64] = chunk, is_due: bool = is_due) -> None:
-            if len(chunk):
+        def look(chunk: Sequence[int] = chunk, is_due: bool = is_due) -> None:
+            if chunk:
                 _add(share, chunk, pictures, measure)
             if is_due:
                 share.write(own)
 
         together(process, look)
         unsaved = 0 if is_due else unsaved
-        done = min(done + BATCH * process.world_size, total)
-        progress(done, total)
     process.wait()  # all is there
     whole = _all(folder, total, width)
     process.wait()  # nobody closes before everybody has read
     return whole
 
 
-def _add(share: Share, chunk: NDArray[np.int64], pictures: Pictures, measure: Measure) -> None:
+def _add(share: Share, chunk: Sequence[int], pictures: Pictures, measure: Measure) -> None:
     prepared, sizes = zip(*(measure.prepare(pictures, pictures.names[i]) for i in chunk), strict=True)
     features = measure.extractor(np.stack(prepared))
     if not np.isfinite(features).all():
@@ -339,19 +328,6 @@ def label(measure: Measure, images: int) -> str:
     if not measure.weights_sha256.startswith(OFFICIAL):
         return f"FID-other ({measure.protocol})"
     return f"FID-30K ({measure.protocol})" if images == ENOUGH else f"FID ({measure.protocol})"
-
-
-def sha256(path: Path) -> str:
-    """Return the sha256 of a file.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RecipeError(f"cannot read {str(path)!r}: {error.strerror}") from error
 
 
 def _statistics(share: Share, about: Mapping[str, Any] | None) -> Statistics:

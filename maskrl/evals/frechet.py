@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import RecipeError
 from maskrl.evals.moments import Array
+from maskrl.files import whole
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,8 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
     Raises:
         TrainingError: the place cannot be written.
     """
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            np.savez(file, mu=statistics.mu, sigma=statistics.sigma, maskrl=json.dumps(statistics.about))
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, mu=statistics.mu, sigma=statistics.sigma, maskrl=json.dumps(statistics.about))
 
 
 def check_reference(path: Path) -> None:

@@ -38,13 +38,43 @@ def generate(
     """
     for start in range(0, len(prompts), batch):
         indices = range(start, min(start + batch, len(prompts)))
-        chosen = [prompts[i] for i in indices]
-        unique = list({id(prompt): prompt for prompt in chosen}.values())
-        row_of = {id(prompt): row for row, prompt in enumerate(unique)}
-        rows = torch.tensor([row_of[id(prompt)] for prompt in chosen])
-        with torch.no_grad():
-            condition = generator.encode(unique).select(rows)
-            batch_streams = [streams[i] for i in indices]
-            paths = rollout(generator, condition, batch_streams, num_steps, sampling, guidance)
-            images = generator.decode(paths.tokens, condition)
-        yield indices, images.float().cpu()
+        chosen = [prompts[i] for i in indices], [streams[i] for i in indices]
+        yield indices, paint(generator, *chosen, num_steps, sampling, guidance)
+
+
+def paint_pairs(
+    generator: MaskedGenerator,
+    prompts: Sequence[Prompt],
+    pairs: Sequence[tuple[int, int]],
+    stream: Stream,
+    num_steps: int,
+    sampling: Sampling,
+) -> Tensor:
+    """Paint a batch of an evaluation: image i of prompt p always comes from ``stream.child("eval", p, i)``.
+
+    Returns:
+        Float [len(pairs), 3, H, W] in [0, 1], on the CPU; without pairs Float [0].
+    """
+    if not pairs:
+        return torch.empty(0)
+    asked = [prompts[p] for p, _ in pairs]
+    streams = [stream.child("eval", p, i) for p, i in pairs]
+    return paint(generator, asked, streams, num_steps, sampling, sampling.guidance_eval)
+
+
+@torch.no_grad()
+def paint(
+    generator: MaskedGenerator,
+    prompts: Sequence[Prompt],
+    streams: Sequence[Stream],
+    num_steps: int,
+    sampling: Sampling,
+    guidance: float,
+) -> Tensor:
+    """Make one image per prompt and stream at once: Float [B, 3, H, W] in [0, 1], on the CPU."""
+    unique = list({id(prompt): prompt for prompt in prompts}.values())
+    row_of = {id(prompt): row for row, prompt in enumerate(unique)}
+    rows = torch.tensor([row_of[id(prompt)] for prompt in prompts])
+    condition = generator.encode(unique).select(rows)
+    paths = rollout(generator, condition, streams, num_steps, sampling, guidance)
+    return generator.decode(paths.tokens, condition).float().cpu()

@@ -7,7 +7,7 @@ the settings in every report name both, and ``label`` says what the detector mak
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from torch import Tensor
 
 from maskrl.errors import TrainingError
 from maskrl.evals import results
-from maskrl.evals.generate import generate
+from maskrl.evals.generate import paint_pairs
 from maskrl.evals.images import (
     ImageFolder,
-    Progress,
     image_name,
     painted_settings,
 )
 from maskrl.evals.journal import judge_images
 from maskrl.evals.results import Number, Result
+from maskrl.evals.together import Progress, dealt, silent
 from maskrl.geneval.metadata import check_prompts, metadata_line
 from maskrl.geneval.scoring import TASKS, judge, select
 from maskrl.geneval.summary import (
@@ -46,8 +46,6 @@ from maskrl.types import Prompt, Stream
 PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"
 ALONE = SingleProcess()
 _ROUNDING = 1e-9  # gains that cancel may leave this much
-
-NO_IMAGES = (range(0), torch.empty(0))
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def evaluate(
     stream: Stream,
     batch: int,
     process: Process = ALONE,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> GenEvalReport:
     """Run GenEval on a generator.
 
@@ -133,24 +131,11 @@ def evaluate(
     """
     check(prompts, detector)
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
-    pairs = every[process.rank :: process.world_size]
-    painted = generate(
-        generator,
-        [prompts[p] for p, _ in pairs],
-        [stream.child("eval", p, i) for p, i in pairs],
-        num_steps,
-        sampling,
-        sampling.guidance_eval,
-        batch,
-    )
     records: list[Record] = []
-    for _ in range(0, len(every[:: process.world_size]), batch):  # as often on every process
-        indices, images = next(painted, NO_IMAGES)
-        for index, image in zip(indices, torch.round(images * 255) / 255, strict=True):
-            p, i = pairs[index]
+    for pairs in dealt(every, len(every), batch, process, progress):
+        images = paint_pairs(generator, prompts, pairs, stream, num_steps, sampling)
+        for (p, i), image in zip(pairs, torch.round(images * 255) / 255, strict=True):
             records.append(judge_image(image, prompts[p], detector, image_name(p, i)))
-        if progress is not None:
-            progress(min(len(records) * process.world_size, len(every)), len(every))
     settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
     painter = settings.pop("generator")
     records = sorted(process.gather_objects(records), key=lambda record: record.filename)
@@ -192,8 +177,7 @@ def evaluate_folder(
 
     rows = judge_images(images, judge_all, settings, out, batch=batch, process=process, progress=progress)
     records = tuple(Record(**row) for row in rows)
-    generator = None if images.settings is None else images.settings["generator"]
-    return GenEvalReport(summarise(records), records, detector.label, settings, generator)
+    return GenEvalReport(summarise(records), records, detector.label, settings, images.generator)
 
 
 def _judged_by(detector: Detector) -> dict[str, Any]:
@@ -265,19 +249,14 @@ def read_report(folder: Path) -> GenEvalReport:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """After minus before; ``se`` is over prompts, each paired with itself, and NaN for a single one."""
-
-    mean: float
-    se: float
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """What changed between two evaluations; ``fell`` names every task whose mean is lower after."""
+    """After minus before: standard errors are over prompts, each paired with itself, NaN for a single one.
 
-    overall: Difference
-    tasks: Mapping[str, Difference]
+    ``fell`` names every task whose mean is lower after.
+    """
+
+    overall: Number
+    tasks: Mapping[str, Number]
     fell: tuple[str, ...]
 
 
@@ -289,7 +268,7 @@ def compare(before: GenEvalReport, after: GenEvalReport) -> Comparison:
     """
     results.check_comparable(as_result(before, {}), as_result(after, {}))
     tasks = {task: _difference(before, after, task) for task in TASKS}
-    overall = Difference(
+    overall = Number(
         sum(task.mean for task in tasks.values()) / len(TASKS),
         math.sqrt(sum(task.se**2 for task in tasks.values())) / len(TASKS),
     )
@@ -297,9 +276,9 @@ def compare(before: GenEvalReport, after: GenEvalReport) -> Comparison:
     return Comparison(overall, tasks, fell)
 
 
-def _difference(before: GenEvalReport, after: GenEvalReport, task: str) -> Difference:
+def _difference(before: GenEvalReport, after: GenEvalReport, task: str) -> Number:
     old, new = (
         by_prompt([record for record in report.records if record.tag == task]) for report in (before, after)
     )
     gains = [sum(new[prompt]) / len(new[prompt]) - sum(old[prompt]) / len(old[prompt]) for prompt in old]
-    return Difference(sum(gains) / len(gains), standard_error(gains))
+    return Number(sum(gains) / len(gains), standard_error(gains))

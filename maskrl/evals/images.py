@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +22,11 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
-from maskrl.evals.generate import generate
-from maskrl.evals.together import on_main
+from maskrl.evals.generate import paint_pairs
+from maskrl.evals.together import Progress, dealt, on_main
 from maskrl.geneval.metadata import metadata_line
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.parts import Process
@@ -35,7 +35,6 @@ from maskrl.types import Prompt, Stream
 
 SETTINGS = "settings.json"
 _FOLDER, _IMAGE = re.compile(r"\d{5,}"), re.compile(r"\d+\.png")
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,11 @@ class ImageFolder:
     def per_prompt(self) -> int:
         """Images of each prompt."""
         return len(self.names[0])
+
+    @property
+    def generator(self) -> Mapping[str, Any] | None:
+        """What painted them, if that is known."""
+        return (self.settings or {}).get("generator")
 
     def pairs(self) -> list[tuple[Prompt, str]]:
         """List every image with its prompt, in order."""
@@ -145,18 +149,13 @@ def write_image(path: Path, pixels: Tensor) -> None:
         TrainingError: the place cannot be written.
     """
     array = torch.round(pixels * 255).to(torch.uint8).permute(1, 2, 0).numpy()
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole(path) as unfinished:
         Image.fromarray(array).save(unfinished, format="PNG")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
 def write_prompt(folder: Path, index: int, prompt: Prompt) -> None:
     """Write what lies beside a prompt's images."""
-    results.write_text(folder / f"{index:05d}" / "metadata.jsonl", metadata_line(prompt) + "\n")
+    files.write_text(folder / f"{index:05d}" / "metadata.jsonl", metadata_line(prompt) + "\n")
 
 
 def painted_settings(
@@ -218,25 +217,11 @@ def paint_folder(
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
     missing = [(p, i) for p, i in every if not (folder / image_name(p, i)).exists()]
     process.wait()  # nobody paints before everybody has looked
-    mine = missing[process.rank :: process.world_size]
-    painted = generate(
-        generator,
-        [prompts[p] for p, _ in mine],
-        [stream.child("eval", p, i) for p, i in mine],
-        num_steps,
-        sampling,
-        sampling.guidance_eval,
-        batch,
-    )
-    done = len(every) - len(missing)
-    for _ in range(0, len(missing[:: process.world_size]), batch):  # as often on every process
-        indices, images = next(painted, (range(0), torch.empty(0)))
-        for index, image in zip(indices, images, strict=True):
-            p, i = mine[index]
+    for pairs in dealt(missing, len(every), batch, process, progress):
+        images = paint_pairs(generator, prompts, pairs, stream, num_steps, sampling)
+        for (p, i), image in zip(pairs, images, strict=True):
             write_prompt(folder, p, prompts[p])
             write_image(folder / image_name(p, i), image)
-        done = min(done + batch * process.world_size, len(every))
-        progress(done, len(every))
     process.wait()  # all is there before anybody reads it
 
 
@@ -249,7 +234,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{str(folder)!r} holds something else than images of this evaluation; choose another --out, or"
                 " score it with --images"
             )
-        results.write_text(folder / SETTINGS, results.to_json(settings))
+        files.write_text(folder / SETTINGS, results.to_json(settings))
         return
     different = results.differing(settings, saved)
     if different:

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.evals import results
-from maskrl.evals.images import ImageFolder, Progress
-from maskrl.evals.together import on_main, together
+from maskrl.evals.images import ImageFolder
+from maskrl.evals.together import Progress, dealt, on_main, together
 from maskrl.grpo.parts import Process
 from maskrl.types import Prompt
 
@@ -63,18 +64,13 @@ def judge_images(
     _mend(own)
     pairs = images.pairs()
     missing = [(prompt, name) for prompt, name in pairs if name not in known]
-    mine = missing[process.rank :: process.world_size]
-    done = len(pairs) - len(missing)
-    for start in range(0, len(missing[:: process.world_size]), batch):  # as often on every process
-        chunk = mine[start : start + batch]
+    for chunk in dealt(missing, len(pairs), batch, process, progress):
 
         def judge_chunk(chunk: Sequence[tuple[Prompt, str]] = chunk) -> None:
             prompts, names = zip(*chunk, strict=True)
             _append(own, names, judge([images.read(name) for name in names], prompts, names))
 
         together(process, judge_chunk if chunk else None)
-        done = min(done + batch * process.world_size, len(pairs))
-        progress(done, len(pairs))
     process.wait()  # all is there
     known = {row["filename"]: row for row in _rows(folder)}
     process.wait()  # nobody closes before everybody has read
@@ -96,7 +92,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     if saved.exists() and results.read_text(saved) == ours:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    results.write_text(saved, ours)
+    files.write_text(saved, ours)
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:

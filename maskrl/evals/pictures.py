@@ -87,8 +87,8 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
 def of_prompts(images: ImageFolder) -> Pictures:
     """Return the images of a folder in GenEval's layout."""
     names = [name for _, name in images.pairs()]
-    generator = None if images.settings is None else images.settings["generator"]
-    return Pictures(images.folder, names, {**images.comparable(), "formats": _formats(names)}, generator)
+    comparable = {**images.comparable(), "formats": _formats(names)}
+    return Pictures(images.folder, names, comparable, images.generator)
 
 
 def _formats(names: Sequence[str]) -> list[str]:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.geneval import PROTOCOL, judge_image
-from maskrl.evals.images import ImageFolder, Progress
+from maskrl.evals.images import ImageFolder
 from maskrl.evals.journal import close, judge_images
 from maskrl.evals.relative_correctness import (
     Margin,
@@ -28,6 +29,7 @@ from maskrl.evals.relative_correctness import (
 )
 from maskrl.evals.results import Number, Result
 from maskrl.evals.scores import score_each
+from maskrl.evals.together import Progress
 from maskrl.geneval.metadata import asked_number, check_prompts
 from maskrl.grpo.parts import Process
 from maskrl.interfaces import Detector, RewardModel
@@ -135,7 +137,7 @@ def probe(
     )
     if process.rank == 0:
         results.write_rows(out, rows)
-        results.write_text(out / REPORT, results.to_json({**asdict(report), "holds": report.holds}))
+        files.write_text(out / REPORT, results.to_json({**asdict(report), "holds": report.holds}))
         results.write_result(result, out)
         close(out)
     return report, result

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,28 +14,14 @@ from typing import Any
 from maskrl import __version__
 from maskrl.component import Component
 from maskrl.errors import RecipeError, TrainingError
+from maskrl.files import write_text
 from maskrl.types import Prompt
 
 _DEPENDENCIES = ("torch", "transformers", "open_clip_torch", "numpy")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, making its folder; several processes may write the same one at a time.
-
-    Raises:
-        TrainingError: the place cannot be written.
-    """
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {str(path)!r}: {error.strerror}") from error
-
-
 def read_text(path: Path) -> str:
-    """Read a file that :func:`write_text` wrote.
+    """Read a text that an evaluation wrote.
 
     Raises:
         TrainingError: it is missing, or no text.

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from maskrl.evals import results
-from maskrl.evals.images import ImageFolder, Progress
+from maskrl.evals.images import ImageFolder
 from maskrl.evals.journal import close, judge_images
 from maskrl.evals.results import Number, Result
+from maskrl.evals.together import Progress
 from maskrl.geneval.summary import standard_error
 from maskrl.grpo.judging import check_finite
 from maskrl.grpo.parts import Process

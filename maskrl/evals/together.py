@@ -1,11 +1,42 @@
-"""What goes wrong on one of several processes ends all of them, and is said once."""
+"""Work that several processes share: dealt out evenly; and what goes wrong on one ends all, and is said once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from maskrl.errors import MaskRLError
 from maskrl.grpo.parts import Process
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+def silent(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def dealt(
+    missing: Sequence[T], total: int, batch: int, process: Process, progress: Progress
+) -> Iterator[Sequence[T]]:
+    """Deal out what is still to be done, ``batch`` at a time.
+
+    Args:
+        missing: the same on every process.
+        total: what there was to be done before any of it was.
+        batch: for a process at a time.
+        process: this one.
+        progress: called after every portion with what is done and the total, over all processes.
+
+    Yields:
+        This process's portions: as many as every other's, so that all may wait for each other; the last may be empty.
+    """
+    mine = missing[process.rank :: process.world_size]
+    done = total - len(missing)
+    for start in range(0, len(missing[:: process.world_size]), batch):
+        yield mine[start : start + batch]
+        done = min(done + batch * process.world_size, total)
+        progress(done, total)
 
 
 def together(process: Process, action: Callable[[], None] | None) -> None:

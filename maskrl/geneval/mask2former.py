@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.utils import logging
 
+from maskrl import files
 from maskrl.component import open_path
 from maskrl.errors import RecipeError
 from maskrl.geneval.coco import CLASSES
@@ -55,7 +55,7 @@ def load_network(weights: str) -> tuple[nn.Module, Origin]:
     path = Path(open_path(weights))
     try:
         if path.is_file():
-            return _from_mmdet(path), Origin(path.name, _sha256(path))
+            return _from_mmdet(path), Origin(path.name, files.sha256(path))
         if path.is_dir() or (is_hub_id(weights) and path.suffix != ".pth"):
             return _from_transformers(str(path) if path.is_dir() else weights), Origin(weights, None)
     except ImportError as error:
@@ -134,8 +134,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

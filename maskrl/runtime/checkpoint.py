@@ -13,7 +13,6 @@ It is written under another name and renamed when complete: a kill leaves at mos
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.interfaces import MaskedGenerator
 
@@ -121,7 +121,7 @@ def damaged(folder: Path) -> str | None:
             return f"{file!r} is missing"
         if path.stat().st_size != size:
             return f"{file!r} has {path.stat().st_size} bytes instead of {size}"
-        if _sha256(path) != sha256:
+        if files.sha256(path) != sha256:
             return f"{file!r} is not what was written"
     absent = {TENSORS, STATE} - set(expected)
     return f"{MANIFEST!r} does not list {min(absent)!r}" if absent else None
@@ -138,13 +138,8 @@ def _instead(folder: Path) -> str:
 
 
 def _describe(folder: Path) -> dict[str, dict[str, int | str]]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
-        for path in files
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": files.sha256(path)}
+        for path in found
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

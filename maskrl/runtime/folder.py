@@ -5,12 +5,12 @@ It holds ``recipe.toml`` (every default filled in), ``metrics.jsonl``, ``samples
 
 from __future__ import annotations
 
-import os
 import tomllib
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.recipe import Recipe
 
@@ -71,7 +71,4 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _save(run: Path, recipe: Recipe) -> None:
-    run.mkdir(parents=True, exist_ok=True)
-    unfinished = run / f"{RECIPE}.unfinished"
-    unfinished.write_text(recipe.to_toml(), encoding="utf-8")
-    os.replace(unfinished, run / RECIPE)
+    files.write_text(run / RECIPE, recipe.to_toml())

@@ -14,7 +14,8 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from maskrl.evals.geneval import Comparison, Difference, GenEvalReport, compare
+from maskrl.evals.geneval import Comparison, GenEvalReport, compare
+from maskrl.evals.results import Number
 from maskrl.geneval.summary import TaskScore
 
 LINE_EVERY = 10.0  # seconds between plain lines
@@ -201,5 +202,5 @@ def _score(score: TaskScore) -> str:
     return f"{score.mean:.3f} ± {score.se:.3f}"
 
 
-def _difference(difference: Difference) -> str:
+def _difference(difference: Number) -> str:
     return f"{difference.mean:+.3f} ± {difference.se:.3f}"
