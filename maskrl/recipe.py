@@ -241,16 +241,15 @@ class CheckpointConfig(ComponentConfig):
 
 
 class TrackingConfig(ComponentConfig):
-    """What a run writes beside its metrics: TensorBoard files, and pictures of ``sample_prompts``."""
+    """What a run writes beside its metrics: TensorBoard files, and pictures of ``sample_prompts``.
+
+    Without ``sample_prompts`` the pictures show the run's own: a prompt of each task of its evaluation, else some of
+    those that it trains on.
+    """
 
     tensorboard: bool = True
     samples_every: int = Field(default=25, ge=1)
-    sample_prompts: tuple[str, ...] = (
-        "a photo of three red circles",
-        "a photo of a blue square left of a green star",
-        "a photo of a yellow triangle and a red square",
-        "a photo of two green stars",
-    )
+    sample_prompts: tuple[str, ...] | None = None
 
 
 class Recipe(ComponentConfig):

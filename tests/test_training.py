@@ -5,21 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 from toy_run import ToyGenerator, geneval_prompts
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.grpo.config import SamplingConfig, resolve
 from maskrl.recipe import TrainingConfig, read_recipe
 from maskrl.runtime.checkpoint import listed, load
 from maskrl.runtime.metrics import is_wall_clock, read_rows
 from maskrl.training.display import Display, duration, sparkline
 from maskrl.training.loop import train
-from maskrl.training.pictures import Sampler, save_before_after
 from maskrl.training.schedule import learning_rate, prompts_of
 from maskrl.types import Prompt, Stream
 
@@ -327,21 +323,6 @@ def test_the_learning_rate_warms_up_and_decays(schedule, last):
     assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert rates[5] == 1.0
     assert rates[-1] == pytest.approx(last, abs=1e-3)
-
-
-def test_sample_pictures_are_whole_and_repeatable(tmp_path):
-    generator = ToyGenerator(ToyGenerator.Config())
-    sampling = resolve(SamplingConfig(), generator.spec)
-    texts = ("one", "a text of very many words that has to be broken into lines to fit")
-    images = Sampler(texts, Stream(1), 3, sampling, batch=3).paint(generator)
-    assert images.shape == (2, 4, 3, 8, 12)
-    assert torch.equal(images, Sampler(texts, Stream(1), 3, sampling, batch=8).paint(generator))
-    save_before_after(tmp_path / "a" / "b.png", texts, images, 1 - images)
-    with Image.open(tmp_path / "a" / "b.png") as sheet:
-        pixels = torch.from_numpy(np.array(sheet.convert("RGB")))
-    colors = {tuple(color) for color in pixels.flatten(0, 1).unique(dim=0).tolist()}
-    for image in (images[0, 0], 1 - images[1, 0]):
-        assert tuple((image[:, 0, 0] * 255).round().int().tolist()) in colors
 
 
 SHOWN = ("reward_mean", "reward_std", "clip_fraction", "ratio_min", "ratio_max", "resample_rate")

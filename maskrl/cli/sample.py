@@ -27,7 +27,7 @@ def sample(
     import torch
 
     from maskrl.evals.generate import generate
-    from maskrl.training.pictures import save_grid
+    from maskrl.training.sheet import save_sheet
     from maskrl.types import Prompt, Stream
 
     if not text.strip():
@@ -46,7 +46,5 @@ def sample(
     )
     images = torch.cat([batch for _, batch in painted])
     columns = min(num, COLUMNS)
-    blank = images.new_ones(-num % columns, *images.shape[1:])
-    rows = list(torch.cat([images, blank]).view(-1, columns, *images.shape[1:]))
-    save_grid(out, [""] * columns, rows)
+    save_sheet(out, [""] * columns, images.split(columns))
     typer.echo(f"{num} images of {text!r}: {out}")

@@ -11,7 +11,6 @@ from time import perf_counter
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from maskrl.errors import TrainingError
 from maskrl.evals.geneval import GenEvalReport, read_report, write_report
@@ -22,7 +21,7 @@ from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime.folder import open_folder
 from maskrl.runtime.metrics import MetricsLog
 from maskrl.training.display import Display
-from maskrl.training.pictures import save_before_after, save_samples
+from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
 from maskrl.training.signals import Stop
@@ -229,24 +228,24 @@ class _Run:
         if self.placement.is_main:
             write_report(report, folder, {"recipe": self.recipe.digest(), "update": self.progress.update})
 
-    def _paint(self, name: str) -> Tensor | None:
-        """Write ``samples/NAME.png`` and return its images.
+    def _paint(self, name: str) -> Samples | None:
+        """Write ``samples/NAME.png`` and return what it shows.
 
         None where the recipe has no sample prompts, and on processes that do not write.
         """
         sampler = self.setup.sampler
         if not sampler.prompts or not self.placement.is_main:
             return None
-        images = sampler.paint(self.setup.parts.generator)
-        save_samples(self.folder / "samples" / f"{name}.png", sampler.prompts, images)
-        return images
+        samples = sampler.paint(self.setup.parts.generator)
+        save_samples(self.folder / "samples" / f"{name}.png", samples)
+        return samples
 
-    def _before_after(self, before: Tensor | None) -> Path | None:
+    def _before_after(self, before: Samples | None) -> Path | None:
         after = self._paint("after")
         if before is None or after is None:
             return None
         picture = self.folder / "samples" / "before_after.png"
-        save_before_after(picture, self.setup.sampler.prompts, before, after)
+        save_before_after(picture, before, after)
         return picture
 
 

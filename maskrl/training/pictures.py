@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from maskrl.errors import TrainingError
 from maskrl.evals.generate import generate
 from maskrl.grpo.config import Sampling
 from maskrl.interfaces import MaskedGenerator
+from maskrl.training.sheet import Mark, save_sheet
 from maskrl.types import Prompt, Stream
 
-PER_PROMPT = 4  # images of each prompt in a sample grid
-CELL = 144  # pixels: the smallest side at which a caption of a dozen words still fits above an image
-GAP, FONT_SIZE = 8, 12
-INK, PAPER = (32, 32, 32), (255, 255, 255)
+PER_PROMPT = 4  # images of each prompt in a sheet of samples
+PAIRS = 2  # of them, those that the picture of before and after shows
+MOST_PROMPTS = 6  # of the run's own that are shown where a recipe names none
+WORDS = 40  # of a caption: a longer one is cut in the picture
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Paints the run's sample prompts: image i of prompt p always from ``stream.child(p, i)``."""
+    """Paints the run's sample prompts: image i of prompt p always from ``stream.child(p, i)``.
 
-    prompts: Sequence[str]
+    ``is_right`` judges an image of a prompt, Float [3, H, W] in [0, 1]; None of one that it knows nothing about.
+    """
+
+    prompts: Sequence[Prompt]
     stream: Stream
     num_steps: int
     sampling: Sampling
     batch: int
+    is_right: Callable[[Tensor, Prompt], Mark]
 
-    def paint(self, generator: MaskedGenerator) -> Tensor:
-        """Return Float [len(prompts), PER_PROMPT, 3, H, W] in [0, 1], on the CPU."""
+    def paint(self, generator: MaskedGenerator) -> Samples:
+        """Paint ``PER_PROMPT`` images of every prompt, and judge them."""
         cells = [(p, i) for p in range(len(self.prompts)) for i in range(PER_PROMPT)]
-        prompts = [Prompt(text) for text in self.prompts]
         painted = generate(
             generator,
-            [prompts[p] for p, _ in cells],
+            [self.prompts[p] for p, _ in cells],
             [self.stream.child(p, i) for p, i in cells],
             self.num_steps,
             self.sampling,
@@ -46,77 +48,72 @@ class Sampler:
             self.batch,
         )
         images = torch.cat([images for _, images in painted])
-        return images.reshape(len(prompts), PER_PROMPT, *images.shape[1:])
+        marks = [self.is_right(image, self.prompts[p]) for (p, _), image in zip(cells, images, strict=True)]
+        return Samples(
+            [_caption(prompt.text) for prompt in self.prompts],
+            images.reshape(len(self.prompts), PER_PROMPT, *images.shape[1:]),
+            [marks[start : start + PER_PROMPT] for start in range(0, len(marks), PER_PROMPT)],
+        )
 
 
-def save_grid(path: Path, prompts: Sequence[str], rows: Sequence[Tensor], labels: Sequence[str] = ()) -> None:
-    """Write a PNG: a column per prompt, with its text above, and a row per element of ``rows``.
+@dataclass(frozen=True)
+class Samples:
+    """What a :class:`Sampler` painted: P captions, Float [P, PER_PROMPT, 3, H, W] in [0, 1], on the CPU, and marks."""
+
+    captions: Sequence[str]
+    images: Tensor
+    marks: Sequence[Sequence[Mark]]
+
+    def row(self, noise: int) -> tuple[Tensor, list[Mark]]:
+        """Return the images that come from one noise, and their marks: Float [P, 3, H, W], P."""
+        return self.images[:, noise], [marks[noise] for marks in self.marks]
+
+
+def save_samples(path: Path, samples: Samples) -> None:
+    """Write a column per prompt and a row per noise."""
+    _save(path, samples.captions, [samples.row(noise) for noise in range(PER_PROMPT)], ())
+
+
+def save_before_after(path: Path, before: Samples, after: Samples) -> None:
+    """Write ``PAIRS`` pairs of every prompt, each from one noise: before above after."""
+    rows = [samples.row(noise) for noise in range(PAIRS) for samples in (before, after)]
+    _save(path, before.captions, rows, ["before", "after"] * PAIRS)
+
+
+def _save(
+    path: Path, captions: Sequence[str], rows: Sequence[tuple[Tensor, list[Mark]]], labels: Sequence[str]
+) -> None:
+    is_judged = any(mark is not None for _, marks in rows for mark in marks)
+    save_sheet(
+        path,
+        captions,
+        [images for images, _ in rows],
+        labels,
+        [marks for _, marks in rows] if is_judged else (),
+    )
+
+
+def _caption(text: str) -> str:
+    words = text.split()
+    return " ".join(words[:WORDS]) + (" …" if len(words) > WORDS else "")
+
+
+def choose_prompts(
+    named: Sequence[str] | None, evaluated: Sequence[Prompt], trained: Sequence[Prompt]
+) -> list[Prompt]:
+    """Choose what a run's pictures show.
 
     Args:
-        path: of the PNG; its folder is made.
-        prompts: one per column.
-        rows: Float [len(prompts), 3, H, W] in [0, 1] each.
-        labels: one per row, written to its left; none without.
-
-    Raises:
-        TrainingError: the place cannot be written.
+        named: the recipe's own choice; one that the evaluation has too brings its metadata, so that it can be judged.
+        evaluated: the evaluation's prompts; where nothing is named, the first of each task.
+        trained: the training prompts; where there is no evaluation, some from all over the list.
     """
-    font = ImageFont.load_default(FONT_SIZE)
-    cells = [[_enlarge(image) for image in row] for row in rows]
-    width, height = cells[0][0].size
-    captions = [_wrap(text, font, width) for text in prompts]
-    top = GAP + max(_height(caption, font) for caption in captions) + GAP
-    left = GAP + (max(int(font.getlength(label)) for label in labels) + GAP if labels else 0)
-    size = (left + len(prompts) * (width + GAP), top + len(rows) * (height + GAP))
-    sheet = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, caption in enumerate(captions):
-        draw.multiline_text((left + column * (width + GAP), GAP), caption, INK, font)
-        for row, images in enumerate(cells):
-            sheet.paste(images[column], (left + column * (width + GAP), top + row * (height + GAP)))
-    for row, label in enumerate(labels):
-        draw.text((GAP, top + row * (height + GAP) + height // 2), label, INK, font, anchor="lm")
-    _save(sheet, path)
-
-
-def save_samples(path: Path, prompts: Sequence[str], images: Tensor) -> None:
-    """Write what :meth:`Sampler.paint` returned, a row per noise."""
-    save_grid(path, prompts, list(images.transpose(0, 1)))
-
-
-def save_before_after(path: Path, prompts: Sequence[str], before: Tensor, after: Tensor) -> None:
-    """Write the first image of every prompt, before and after training, from the same noise."""
-    save_grid(path, prompts, [before[:, 0], after[:, 0]], ["before", "after"])
-
-
-def _enlarge(image: Tensor) -> Image.Image:
-    """Float [3, H, W] in [0, 1] -> a picture, magnified by a whole number to at least ``CELL`` pixels."""
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    picture = Image.fromarray(pixels.numpy())
-    factor = -(-CELL // min(picture.size))
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-
-
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Break a text into lines that fit ``width`` pixels; a single word may stick out."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
-
-
-def _height(caption: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    return int(draw.multiline_textbbox((0, 0), caption, font)[3])
-
-
-def _save(sheet: Image.Image, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
-    except OSError as error:
-        raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    if named is not None:
+        known = {prompt.text: prompt for prompt in evaluated}
+        return [known.get(text, Prompt(text)) for text in named]
+    if evaluated:
+        first = {prompt.metadata.get("tag"): prompt for prompt in reversed(evaluated)}
+        return [prompt for prompt in evaluated if first[prompt.metadata.get("tag")] is prompt][:MOST_PROMPTS]
+    different = list({prompt.text: prompt for prompt in trained}.values())
+    stride = max(len(different) // MOST_PROMPTS, 1)
+    return different[::stride][:MOST_PROMPTS]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from maskrl.errors import RecipeError
-from maskrl.evals.geneval import GenEvalReport, check, evaluate
+from maskrl.evals.geneval import GenEvalReport, check, evaluate, judge_image
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
@@ -23,7 +23,7 @@ from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import load_prompts, training_prompts
-from maskrl.training.pictures import Sampler
+from maskrl.training.pictures import Sampler, choose_prompts
 from maskrl.training.schedule import LearningRate
 from maskrl.training.state import trained_parameters
 from maskrl.training.watch import Watch
@@ -55,6 +55,12 @@ class GenEval:
         return self._run(
             generator, [prompt for task in by_task.values() for prompt in task[:count]], progress
         )
+
+    def is_right(self, image: Tensor, prompt: Prompt) -> bool | None:
+        """Judge one image, Float [3, H, W] in [0, 1]; None of a prompt that is none of the evaluation's."""
+        if "tag" not in prompt.metadata:
+            return None
+        return judge_image(torch.round(image * 255) / 255, prompt, self.detector, "").correct
 
     def _run(
         self, generator: MaskedGenerator, prompts: Sequence[Prompt], progress: Callable[[int, int], None]
@@ -132,14 +138,18 @@ def set_up(recipe: Recipe) -> Setup:
         overlap_reward=training.overlap_reward,
         max_grad_norm=training.max_grad_norm,
     )
-    sampler = Sampler(
-        recipe.tracking.sample_prompts, stream.child("samples"), eval_steps, sampling, recipe.eval.batch
-    )
     geneval = _geneval(recipe.eval, eval_steps, sampling, stream, placement)
+    shown = choose_prompts(recipe.tracking.sample_prompts, geneval.prompts if geneval else (), prompts)
+    is_right = geneval.is_right if geneval else _unknown
+    sampler = Sampler(shown, stream.child("samples"), eval_steps, sampling, recipe.eval.batch, is_right)
     watch = _watch(recipe, placement, parts.reward_batch)
     for judge in (reward, *watch.rewards.values()):
         judge.check(prompts)
     return Setup(placement, parts, share, prompts, learning_rate, sampler, geneval, watch)
+
+
+def _unknown(image: Tensor, prompt: Prompt) -> None:
+    """Judge nothing: the recipe names nobody who could."""
 
 
 def _share(prompts_per_update: int, processes: int) -> int:
