@@ -71,4 +71,5 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _save(run: Path, recipe: Recipe) -> None:
+    run.mkdir(parents=True, exist_ok=True)
     files.write_text(run / RECIPE, recipe.to_toml())
