@@ -74,5 +74,5 @@ def test_tensorboard_gets_every_number(tmp_path):
         log.write({"kind": "update", "update": 2, "reward_mean": 0.75})
         log.write({"kind": "eval", "update": 2, "when": "after", "geneval": 0.25})
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in board.Scalars("update/reward_mean")] == [(1, 0.5), (2, 0.75)]
-    assert [(e.step, e.value) for e in board.Scalars("eval/geneval")] == [(2, 0.25)]
+    assert [(e.step, e.value) for e in board.Scalars("reward/reward_mean")] == [(1, 0.5), (2, 0.75)]
+    assert [(e.step, e.value) for e in board.Scalars("geneval/geneval")] == [(2, 0.25)]

@@ -6,12 +6,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from maskrl.errors import TrainingError
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard.writer import SummaryWriter
+from maskrl.runtime.board import Board
 
 WALL_CLOCK = ("seconds_", "time")
 
@@ -23,6 +21,7 @@ class MetricsLog:
 
     ``rows`` is how many the file holds. A row has ``kind`` ("update" or "eval"), ``update`` (how many
     updates the run had made), and numbers; see :func:`is_wall_clock` for those that differ between runs.
+    ``board`` is TensorBoard, if it is wanted; it has every row too.
     """
 
     def __init__(self, run: Path, rows: int, update: int, tensorboard: bool) -> None:
@@ -48,15 +47,15 @@ class MetricsLog:
         except OSError as error:
             raise TrainingError(f"cannot write {str(path)!r}: {error.strerror}") from error
         self.rows = len(kept)
-        self._board = _tensorboard(run / "tensorboard", update) if tensorboard else None
+        self.board = Board(run / "tensorboard", update) if tensorboard else None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        if self.board is not None:
+            self.board.close()
 
     def write(self, row: Row) -> None:
         """Append one row. NaN, a standard error that does not exist, becomes null.
@@ -71,8 +70,8 @@ class MetricsLog:
         except OSError as error:
             raise TrainingError(f"cannot write {self._file.name!r}: {error.strerror}") from error
         self.rows += 1
-        if self._board is not None:
-            _plot(self._board, row)
+        if self.board is not None:
+            self.board.plot(row)
 
 
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
@@ -85,15 +84,3 @@ def read_rows(run: Path) -> Iterator[dict[str, Any]]:
 def is_wall_clock(key: str) -> bool:
     """Tell whether a metric may differ between two runs of the same recipe."""
     return key.startswith(WALL_CLOCK)
-
-
-def _tensorboard(folder: Path, update: int) -> SummaryWriter:
-    from torch.utils.tensorboard.writer import SummaryWriter  # a second, and only where a recipe wants it
-
-    return SummaryWriter(str(folder), purge_step=update + 1)
-
-
-def _plot(board: SummaryWriter, row: Row) -> None:
-    for key, value in row.items():
-        if key not in ("kind", "update") and not isinstance(value, str):
-            board.add_scalar(f"{row['kind']}/{key}", value, int(row["update"]))

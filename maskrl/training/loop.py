@@ -111,6 +111,8 @@ class _Run:
 
     def go(self, checkpoint: checkpoints.Checkpoint | None) -> TrainResult:
         """Measure and paint the base, put the checkpoint's weights in its place, and train on."""
+        if checkpoint is None and self.log is not None and self.log.board is not None:
+            self.log.board.recipe(self.recipe.to_toml())
         before = self._before(is_new=checkpoint is None)
         painted = self._paint("before")
         if checkpoint is not None:
@@ -237,8 +239,14 @@ class _Run:
         if not sampler.prompts or not self.placement.is_main:
             return None
         samples = sampler.paint(self.setup.parts.generator)
-        save_samples(self.folder / "samples" / f"{name}.png", samples)
+        path = self.folder / "samples" / f"{name}.png"
+        save_samples(path, samples)
+        self._show("samples", path)
         return samples
+
+    def _show(self, name: str, path: Path) -> None:
+        if self.log is not None and self.log.board is not None:
+            self.log.board.picture(name, path, self.progress.update)
 
     def _before_after(self, before: Samples | None) -> Path | None:
         after = self._paint("after")
@@ -246,6 +254,7 @@ class _Run:
             return None
         picture = self.folder / "samples" / "before_after.png"
         save_before_after(picture, before, after)
+        self._show("before_after", picture)
         return picture
 
 

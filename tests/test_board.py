@@ -1,0 +1,87 @@
+"""TensorBoard: groups, pictures, the recipe; and it never stops a run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from maskrl.recipe import read_recipe
+from maskrl.runtime.board import Board, tag
+from maskrl.runtime.metrics import MetricsLog, read_rows
+from maskrl.training.loop import train
+
+DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
+
+
+def documented():
+    """Every metric that the page names, with its group."""
+    rows = re.findall(r"^\| (`.+?`) \| ?(\w*) \|", DOCS.read_text(), re.MULTILINE)
+    return {name: group for names, group in rows for name in re.findall(r"`(.+?)`", names)}
+
+
+def known(metric):
+    """The name under which the page has a metric, or None."""
+    for name in documented():
+        if re.fullmatch(re.sub("NAME|TASK", r"\\w+", name), metric):
+            return name
+    return None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with every kind of metric."""
+    from conftest import TOY, TOY_RECIPE
+    from toy_run import geneval_prompts
+
+    folder = tmp_path_factory.mktemp("board")
+    (folder / "prompts.txt").write_text("red tiles\nblue tiles\n")
+    (folder / "geneval.jsonl").write_text(geneval_prompts())
+    recipe = TOY_RECIPE.replace('name = "keep_all"', 'name = "std_percentile"\nwarmup = 1')
+    recipe = recipe.replace(f'[reward]\nname = "{TOY}:Red"', f'[reward.terms.red]\nreward = "{TOY}:Red"')
+    (folder / "toy.toml").write_text(recipe.replace("tensorboard = false", "tensorboard = true"))
+    changes = ["reward.name=weighted_sum", "eval.prompts=geneval.jsonl", f"eval.detector={TOY}:Tiles"]
+    watch = ["watch.every=1", f"watch.rewards.red={TOY}:Red"]
+    train(read_recipe(folder / "toy.toml", [*changes, *watch]), folder / "run", resume=False, display=False)
+    return folder / "run"
+
+
+def test_every_metric_of_a_run_is_documented_in_its_group(run):
+    seen = {key for row in read_rows(run) for key in row} - {"kind", "update"}
+    groups = documented()
+    for metric in seen:
+        name = known(metric)
+        assert name is not None, f"docs/metrics.md does not say what {metric} is"
+        assert groups[name] in (tag(metric).split("/")[0], ""), metric
+    assert {name for name in groups if not re.search("NAME|TASK", name)} <= seen
+
+
+def test_the_board_shows_groups_pictures_and_the_recipe(run):
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    scalars, images = board.Tags()["scalars"], board.Tags()["images"]
+    assert {name.split("/")[0] for name in scalars} == {
+        *("reward", "groups", "images", "update", "seconds", "geneval")
+    }
+    assert [event.step for event in board.Images("samples")] == [0, 2]
+    assert sorted(images) == ["before_after", "samples"]
+    (recipe,) = board.Tensors("recipe/text_summary")
+    assert b"prompts_per_update = 2" in recipe.tensor_proto.string_val[0]
+
+
+def test_a_board_that_cannot_be_written_is_given_up_in_a_line(tmp_path):
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.warns(UserWarning, match="TensorBoard in '.*tensorboard' is given up: "):
+        log = MetricsLog(tmp_path, rows=0, update=0, tensorboard=True)
+    with log:
+        log.write({"kind": "update", "update": 1, "reward_mean": 0.5})
+    assert [row["reward_mean"] for row in read_rows(tmp_path)] == [0.5]
+
+
+def test_pictures_keep_their_size(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "sheet.png")
+    board = Board(tmp_path / "board", 0)
+    board.picture("sheet", tmp_path / "sheet.png", 3)
+    board.close()
+    (event,) = EventAccumulator(str(tmp_path / "board")).Reload().Images("sheet")
+    assert (event.step, event.width, event.height) == (3, 30, 20)
