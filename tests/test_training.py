@@ -347,3 +347,26 @@ def test_numbers_for_people():
     assert [duration(seconds) for seconds in (5, 185, 7800)] == ["5 s", "3 min 05 s", "2 h 10 min"]
     assert sparkline([0.0, 0.5, 1.0]) == "▁▄█"
     assert sparkline([1.0, 1.0]) == "▁▁"
+
+
+def test_what_takes_a_while_is_said_before_it_begins(toy_recipe, tmp_path, cli):
+    (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
+    changes = ["eval.prompts=geneval.jsonl", f"eval.detector={TOY}:Tiles"]
+    result = cli("train", "--recipe", toy_recipe, "--run", tmp_path / "run", *(f"--set={c}" for c in changes))
+    lines = result.out.splitlines()
+    said = [
+        "loading PyTorch, the generator and the reward",
+        "evaluating the base model",
+        "painting the sample prompts",
+        "update 1 of 2 is under way",
+    ]
+    places = [lines.index(line) for line in said]
+    assert places == sorted(places)
+    assert result.code == 0
+
+
+def test_the_panel_says_what_is_under_way(capsys):
+    with Display(Console(force_terminal=True, width=100), updates=50) as display:
+        display.now("painting the sample prompts")
+    shown = capsys.readouterr().out
+    assert "painting the sample prompts" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing while it runs.")] = False,
 ) -> None:
     """Train as a recipe says; --resume alone needs --run only."""
+    if not quiet and os.environ.get("RANK", "0") == "0":
+        typer.echo("loading PyTorch, the generator and the reward")
     from maskrl.recipe import locate_recipe, read_recipe
     from maskrl.runtime.folder import RECIPE, default_folder
     from maskrl.training.loop import train as run_training

@@ -55,6 +55,13 @@ class Display:
         """Write a line that stays."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def now(self, text: str) -> None:
+        """Say what takes a while before it can show numbers of its own."""
+        self._stage = text
+        self._repaint()
+        if self._live is None:
+            self.say(text)
+
     def stage(self, text: str, done: int, total: int) -> None:
         """Show how far something other than the updates is (an evaluation, say)."""
         self._stage = f"{text}: {done} of {total}" if done < total else ""
@@ -66,6 +73,7 @@ class Display:
         """Show the metrics of the update that made it ``done``; ``budget``: seconds that updates may still take."""
         self._done, self._metrics, self._budget = done, metrics, budget
         self._held_out |= {key: value for key, value in metrics.items() if key.startswith(HELD_OUT)}
+        self._stage = ""
         self._rewards.append(metrics["reward_mean"])
         self._seconds.append(metrics["seconds_total"])
         self._repaint()

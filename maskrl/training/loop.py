@@ -114,10 +114,15 @@ class _Run:
         if checkpoint is None and self.log is not None and self.log.board is not None:
             self.log.board.recipe(self.recipe.to_toml())
         before = self._before(is_new=checkpoint is None)
+        self.screen.now("painting the sample prompts")
         painted = self._paint("before")
         if checkpoint is not None:
             restore(checkpoint, self.setup.parts, self.setup.learning_rate)
             self.screen.say(f"continuing from {checkpoint.folder}")
+        if not self._is_over():
+            self.screen.now(
+                f"update {self.progress.update + 1} of {self.recipe.training.updates} is under way"
+            )
         while not self._is_over():
             self._look()
             self._update()
@@ -199,6 +204,7 @@ class _Run:
             report = read_report(folder)
             self.screen.evaluated("before", report)
         else:
+            self.screen.now("evaluating the base model")
             report = self._measure("before", self.setup.geneval.full)
             self._write_report(report, folder)
         if is_new:
