@@ -147,7 +147,10 @@ class TrainingConfig(ComponentConfig):
     by torch.compile).
 
     ``dtype`` bf16 is autocast: weights, log-probabilities and sums stay fp32. ``optimizer`` adamw_8bit keeps its
-    moments in 8 bits (package bitsandbytes). ``max_seconds`` stops a run cleanly.
+    moments in 8 bits (package bitsandbytes). ``decay`` says what ``weight_decay`` acts on: all trained weights, or
+    matrices alone, no biases and no norms. ``max_seconds`` stops a run cleanly.
+
+    ``schedule_updates`` is where ``lr_schedule`` would end (None: with the last of ``updates``): a run may stop before.
     """
 
     updates: int = Field(ge=0)
@@ -160,8 +163,10 @@ class TrainingConfig(ComponentConfig):
     learning_rate: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=0.0, ge=0)
+    decay: Literal["all", "matrices"] = "all"
     warmup_updates: int = Field(default=0, ge=0)
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule_updates: int | None = Field(default=None, ge=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     activation_checkpointing: bool = False
@@ -176,6 +181,15 @@ class TrainingConfig(ComponentConfig):
         if self.overlap_reward and self.rollout_batch is None:
             raise ValueError(
                 "overlap_reward needs portions: set rollout_batch to fewer images than an update has"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ends_within_its_schedule(self) -> Self:
+        if self.schedule_updates is not None and self.schedule_updates < self.updates:
+            raise ValueError(
+                f"schedule_updates = {self.schedule_updates} is less than updates = {self.updates}: behind its end"
+                " there is no learning rate; raise it, or leave it out"
             )
         return self
 

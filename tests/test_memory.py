@@ -214,7 +214,13 @@ ADAPTERS = ('lora={rank=2, targets=["body.0", "body.2"]}', "grpo.kl_coef=0.1")
 
 
 @pytest.mark.parametrize(
-    "changes", [ADAPTERS, ("training.optimizer=adamw_8bit",), ("training.offload=true",)]
+    "changes",
+    [
+        ADAPTERS,
+        ("training.optimizer=adamw_8bit",),
+        ("training.offload=true",),
+        ("training.decay=matrices", "training.weight_decay=0.1"),
+    ],
 )
 def test_such_a_run_resumes_exactly(folder, changes):
     run(folder, "whole", *changes)

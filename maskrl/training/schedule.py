@@ -15,7 +15,8 @@ def learning_rate(update: int, config: TrainingConfig) -> float:
     """Return the learning rate of an update, counted from 0: linear warm-up, then the schedule."""
     if update < config.warmup_updates:
         return config.learning_rate * (update + 1) / config.warmup_updates
-    done = (update - config.warmup_updates) / max(config.updates - config.warmup_updates, 1)
+    end = config.updates if config.schedule_updates is None else config.schedule_updates
+    done = (update - config.warmup_updates) / max(end - config.warmup_updates, 1)
     remaining = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
     return config.learning_rate * remaining[config.lr_schedule]
 

@@ -202,16 +202,27 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
         "betas": config.betas,
         "weight_decay": config.weight_decay,
     }
+    groups = _groups(list(parameters), config)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, fused=True, **settings)
+        return torch.optim.AdamW(groups, fused=True, **settings)
     try:
         import bitsandbytes  # an extra, and slow to import
     except ModuleNotFoundError as error:
         raise RecipeError(
             "training.optimizer = 'adamw_8bit' needs the package 'bitsandbytes': pip install 'maskrl[8bit]'"
         ) from error
-    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, **settings)
+    optimizer: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(groups, **settings)
     return optimizer
+
+
+def _groups(parameters: list[nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
+    """Sort parameters by what decays: all of them, or those of two dimensions and more."""
+    if config.decay == "all":
+        return [{"params": parameters}]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    others = [parameter for parameter in parameters if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _reference(generator: MaskedGenerator, recipe: Recipe) -> MaskedGenerator | None:

@@ -25,7 +25,7 @@ class Progress:
 
 
 def trained_parameters(generator: MaskedGenerator) -> dict[str, nn.Parameter]:
-    """Return what training changes, by name, in the optimizer's order."""
+    """Return what training changes, by name."""
     named = generator.module.named_parameters()
     return {name: parameter for name, parameter in named if parameter.requires_grad}
 
@@ -86,7 +86,7 @@ def restore(checkpoint: Checkpoint, parts: Parts, learning_rate: LearningRate) -
     for name, parameter in parameters.items():
         parameter.copy_(saved[name])
     moments: dict[int, dict[str, Tensor | int]] = {}
-    places = {name: place for place, name in enumerate(parameters)}
+    places = _places(parameters, parts.optimizer)
     for key, tensor in checkpoint.tensors.items():
         if key.startswith("optimizer/"):
             _, moment, name = key.split("/", 2)
@@ -96,6 +96,13 @@ def restore(checkpoint: Checkpoint, parts: Parts, learning_rate: LearningRate) -
     parts.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     learning_rate.continue_from(checkpoint.state["update"])
     parts.filter.load_state_dict(checkpoint.state["filter"])
+
+
+def _places(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Return the number by which an optimizer's state dict knows each parameter: group after group."""
+    numbered = enumerate(p for group in optimizer.param_groups for p in group["params"])
+    places = {id(parameter): place for place, parameter in numbered}
+    return {name: places[id(parameter)] for name, parameter in parameters.items()}
 
 
 def _check_same(saved: dict[str, torch.Size], built: dict[str, torch.Size], checkpoint: Checkpoint) -> None:
