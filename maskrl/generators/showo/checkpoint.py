@@ -1,14 +1,15 @@
-"""Read and write Show-o's published layout: ``config.json``, one weights file, and the language model it names.
+"""Read and write Show-o's published layout: ``config.json``, the weights, and the language model that it names.
 
 ``llm_model_path`` in the config names the folder or hub id that holds Phi's config and text tokenizer; a relative
-path lies inside the checkpoint. ``max_text_length`` and ``sampler`` are read where a checkpoint has them; the
-published ones do not.
+path starts from the checkpoint. ``max_text_length`` and ``sampler`` are read where a checkpoint has them; the
+published ones do not. Weights are one file, or several and an index; what is saved is one, language model included.
 """
 
 from __future__ import annotations
 
-import shutil
+import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PhiConfig
 
 from maskrl.component import open_path
@@ -29,7 +29,20 @@ from maskrl.types import SamplerDefaults
 from maskrl.weights import as_state_dict, fill, first_line, is_hub_id, read_file, read_json, unreachable
 
 WEIGHTS = ("pytorch_model.safetensors", "model.safetensors")  # the first is the published, odd name
-_NEEDED = ("config.json", *WEIGHTS, "llm/*")  # of a repository on the hub
+LANGUAGE_MODEL = "llm"  # the folder of it in what is saved here
+_NEEDED = ("config.json", *WEIGHTS, f"{LANGUAGE_MODEL}/*")  # of a repository on the hub
+_READ = (*WEIGHTS, "pytorch_model.bin")  # the last is what the public training code writes
+_INDEX = ".index.json"  # of weights in several files
+_HEAVY = (
+    ".bin",
+    ".safetensors",
+    ".pt",
+    ".pth",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".gguf",
+)  # weights of a language model
 _IGNORED = "mm_projector."  # of the CLIP-ViT variants; text-to-image never uses it
 
 
@@ -93,10 +106,12 @@ def read_config(folder: Path) -> ShowoConfig:
     return config
 
 
-def language_model(config: ShowoConfig, folder: Path) -> str:
-    """Return the folder or hub id of Phi's config and tokenizer."""
-    inside = folder / config.llm_model_path
-    return str(inside) if inside.is_dir() else config.llm_model_path
+def language_model(config: ShowoConfig, folder: Path, instead: str | None) -> str:
+    """Return the folder or hub id of Phi's config and tokenizer: the checkpoint's, or another ``instead``."""
+    if instead is not None:
+        return open_path(instead)
+    local = folder / config.llm_model_path
+    return str(local) if local.is_dir() else config.llm_model_path
 
 
 def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
@@ -126,42 +141,67 @@ def load_magvit(folder: Path) -> Magvit:
     return model
 
 
-def load_weights(module: nn.Module, folder: Path) -> None:
-    """Load a folder's weights file into a module, strictly; the module may have been built on the meta device.
+def load_weights(module: nn.Module, source: Path, hint: str = "") -> None:
+    """Load weights into a module, strictly; the module may have been built on the meta device.
+
+    Args:
+        module: what they are for.
+        source: a file with a plain state dict, the index of several, or a folder that has one or the other.
+        hint: what else can be done where a folder has neither.
 
     Raises:
-        RecipeError: there is no weights file, it is damaged, or keys are missing, unknown or of another shape.
+        RecipeError: there are no weights, they are damaged or more than tensors, which is never executed; or keys are
+            missing, unknown or of another shape.
     """
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if path is None:
-        raise RecipeError(f"{str(folder)!r} holds no weights: neither {WEIGHTS[0]} nor {WEIGHTS[1]}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise RecipeError(
-            f"{str(path)!r} cannot be read ({error}); it may be incomplete: fetch it again"
-        ) from error
+    path = _find_weights(source, hint) if source.is_dir() else source
+    tensors = _read_shards(path) if path.name.endswith(_INDEX) else as_state_dict(read_file(path), path)
     if any(key.startswith(_IGNORED) for key in tensors):
         warnings.warn(f"{path.name}: {_IGNORED}* is ignored; text-to-image does not use it", stacklevel=2)
         tensors = {key: value for key, value in tensors.items() if not key.startswith(_IGNORED)}
     fill(module, tensors, path)
 
 
-def load_state_dict(module: nn.Module, path: Path) -> None:
-    """Load a file that holds a plain state dict, such as Mask-GRPO's ``.pth``, strictly.
+def _find_weights(folder: Path, hint: str) -> Path:
+    names = (*_READ, *(name + _INDEX for name in _READ))
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        raise RecipeError(
+            f"{str(folder)!r} holds no weights: none of {', '.join(_READ)}, whole or in parts{hint}"
+        )
+    return path
 
-    Raises:
-        RecipeError: there is no such file; it holds more than tensors, which is never executed; or it does not fit.
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """Read the files that an index names, which lie beside it."""
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, Mapping) or not all(isinstance(file, str) for file in files.values()):
+        raise RecipeError(f"{str(index)!r} has no 'weight_map', which says in which file a tensor is")
+    shards = [index.parent / Path(file).name for file in sorted(set(files.values()))]
+    return {key: tensor for shard in shards for key, tensor in as_state_dict(read_file(shard), shard).items()}
+
+
+def save_folder(module: nn.Module, source: Path, language_model: str, folder: Path) -> None:
+    """Write a module in the published layout, all inside ``folder``.
+
+    Args:
+        module: what was trained.
+        source: the checkpoint's folder, whose settings hold on.
+        language_model: where the language model came from; its config and tokenizer are copied out of a folder.
+        folder: where to; it may be moved.
     """
-    fill(module, as_state_dict(read_file(path), path), path)
-
-
-def save_folder(module: nn.Module, source: Path, config: ShowoConfig, folder: Path) -> None:
-    """Write ``module`` in the layout it was loaded from: its weights, the config, and the language model's files."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     save_file(tensors, folder / WEIGHTS[0], metadata={"format": "pt"})
-    shutil.copyfile(source / "config.json", folder / "config.json")
-    inside = source / config.llm_model_path
-    if inside.is_dir():
-        shutil.copytree(inside, folder / config.llm_model_path, dirs_exist_ok=True)
+    settings = read_json(source / "config.json") | {"llm_model_path": language_model}
+    if Path(language_model).is_dir():
+        _copy_language_model(Path(language_model), folder / LANGUAGE_MODEL)
+        settings["llm_model_path"] = LANGUAGE_MODEL
+    (folder / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _copy_language_model(source: Path, folder: Path) -> None:
+    """Copy all files but weights: Show-o has its own."""
+    folder.mkdir(exist_ok=True)
+    for file in source.iterdir():
+        if file.is_file() and file.suffix not in _HEAVY:
+            (folder / file.name).write_bytes(file.read_bytes())

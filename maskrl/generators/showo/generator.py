@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from maskrl.component import ComponentConfig
+from maskrl.component import ComponentConfig, open_path
 from maskrl.errors import RecipeError, quote
 from maskrl.generators.showo.checkpoint import (
     ShowoConfig,
@@ -22,7 +22,6 @@ from maskrl.generators.showo.checkpoint import (
     language_model,
     load_language_model,
     load_magvit,
-    load_state_dict,
     load_weights,
     read_config,
     save_folder,
@@ -61,9 +60,9 @@ class Showo(MaskedGenerator):
     class Config(ComponentConfig):
         """Where the weights are: hub ids, folders in the published layout, or ``package:NAME/FOLDER``.
 
-        ``weights`` is a file with a plain state dict that takes the place of the checkpoint's own weights, such as the
-        one published with Mask-GRPO. ``language_model`` overrides where the checkpoint says that phi's config
-        and text tokenizer are.
+        ``weights`` is a file with a plain state dict, or a folder that has one, in the place of the checkpoint's own:
+        such as the file published with Mask-GRPO. ``language_model`` overrides where the checkpoint says that phi's
+        config and text tokenizer are.
         """
 
         checkpoint: str = "showlab/show-o-512x512"
@@ -86,7 +85,7 @@ class Showo(MaskedGenerator):
     @classmethod
     def cost(cls, config: Config, *, bf16: bool, checkpointing: bool, text_tokens: int) -> Cost:
         """See :class:`MaskedGenerator`; the sizes of the published checkpoints are known without fetching them."""
-        settings, phi, sizes = sizes_of(config.checkpoint, config.tokenizer)
+        settings, phi, sizes = sizes_of(config.checkpoint, config.tokenizer, config.language_model)
         return measure(
             make_spec(config, settings, sizes),
             phi_config(phi, settings.vocabulary),
@@ -99,14 +98,12 @@ class Showo(MaskedGenerator):
 
     def _load_network(self) -> ShowoNetwork:
         settings = self._settings
-        source = self.config.language_model or language_model(settings, self._folder)
-        phi, tokenizer = load_language_model(source)
+        self._language_model = language_model(settings, self._folder, self.config.language_model)
+        phi, tokenizer = load_language_model(self._language_model)
         self._prompting = UniversalPrompting(tokenizer, settings.vocabulary, settings.max_text_length)
         network = ShowoNetwork.unfilled(phi_config(phi, settings.vocabulary), settings.vocabulary)
-        if self.config.weights is None:
-            load_weights(network, self._folder)
-        else:
-            load_state_dict(network, Path(self.config.weights))
+        weights = self._folder if self.config.weights is None else Path(open_path(self.config.weights))
+        load_weights(network, weights, "; if they lie elsewhere, name the file with generator.weights")
         return network.eval()
 
     def encode(self, prompts: Sequence[Prompt]) -> ShowoCondition:
@@ -179,7 +176,7 @@ class Showo(MaskedGenerator):
 
     def save(self, folder: str) -> None:
         """Write the network in the published layout; the image tokenizer is not trained and stays where it is."""
-        save_folder(self.module, self._folder, self._settings, Path(folder))
+        save_folder(self.module, self._folder, self._language_model, Path(folder))
 
 
 def make_spec(config: Showo.Config, settings: ShowoConfig, sizes: MagvitConfig) -> GeneratorSpec:
@@ -189,10 +186,15 @@ def make_spec(config: Showo.Config, settings: ShowoConfig, sizes: MagvitConfig) 
         RecipeError: they do not fit each other.
     """
     side = math.isqrt(settings.num_vq_tokens)
-    if side * side != settings.num_vq_tokens or sizes.num_codes != settings.codebook_size:
+    if side * side != settings.num_vq_tokens:
         raise RecipeError(
-            f"checkpoint {config.checkpoint!r} has {settings.num_vq_tokens} tokens of "
-            f"{settings.codebook_size} codes; the tokenizer {config.tokenizer!r} has {sizes.num_codes} codes"
+            f"checkpoint {config.checkpoint!r} has num_vq_tokens = {settings.num_vq_tokens} in its config.json:"
+            f" no square number, and its images are square ({side} x {side} would be {side * side})"
+        )
+    if sizes.num_codes != settings.codebook_size:
+        raise RecipeError(
+            f"checkpoint {config.checkpoint!r} has {settings.codebook_size} codes;"
+            f" the tokenizer {config.tokenizer!r} has {sizes.num_codes} codes"
         )
     return GeneratorSpec(
         num_tokens=settings.num_vq_tokens,

@@ -49,8 +49,15 @@ def published_config(num_tokens: int) -> ShowoConfig:
     )
 
 
-def sizes_of(checkpoint: str, tokenizer: str) -> tuple[ShowoConfig, PhiConfig, MagvitConfig]:
+def sizes_of(
+    checkpoint: str, tokenizer: str, instead: str | None
+) -> tuple[ShowoConfig, PhiConfig, MagvitConfig]:
     """Return the sizes of a checkpoint and an image tokenizer, from their folders or from what is known of them.
+
+    Args:
+        checkpoint: a folder or a hub id.
+        tokenizer: a folder or a hub id.
+        instead: where the language model is, if not where the checkpoint says.
 
     Raises:
         RecipeError: one is neither a folder nor published.
@@ -58,7 +65,7 @@ def sizes_of(checkpoint: str, tokenizer: str) -> tuple[ShowoConfig, PhiConfig, M
     folder, magvit = (Path(open_path(name)) for name in (checkpoint, tokenizer))
     if folder.is_dir():
         config = read_config(folder)
-        phi, _ = load_language_model(language_model(config, folder))
+        phi, _ = load_language_model(language_model(config, folder, instead))
     elif checkpoint in _TOKENS:
         config, phi = published_config(_TOKENS[checkpoint]), PHI_1_5
     else:
