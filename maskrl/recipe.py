@@ -31,10 +31,12 @@ from maskrl.component import (
     Chosen,
     ComponentConfig,
     Label,
+    Needs,
     base_of,
     build,
     choose_section,
     named,
+    needs_of,
     resolve_path,
     say,
 )
@@ -54,11 +56,13 @@ SECTIONS = {
 def _section(value: Any, info: ValidationInfo) -> Chosen[Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"is a section: write [{info.field_name}]")
-    return choose_section(SECTIONS[str(info.field_name)], value, base_of(info))
+    return choose_section(SECTIONS[str(info.field_name)], value, info)
 
 
 def _source(value: str, info: ValidationInfo) -> str:
-    """Accept a file that exists, or the name of an installed prompt set."""
+    """Accept a file that exists, or the name of an installed prompt set; anything, where no prompts are needed."""
+    if "prompts" not in needs_of(info).kinds:
+        return value
     path = resolve_path(value, base_of(info))  # absolute if it is a file beside the recipe
     if not (Path(path).is_absolute() and Path(path).exists()) and not registry.is_local(value):
         try:
@@ -70,6 +74,8 @@ def _source(value: str, info: ValidationInfo) -> str:
 
 def _train_source(value: str, info: ValidationInfo) -> str:
     """Accept what :func:`_source` does, and a dataset: a folder, or an id on the hub."""
+    if "prompts" not in needs_of(info).kinds:
+        return value
     path = Path(resolve_path(value, base_of(info)))
     if path.is_absolute() and path.is_dir():
         return str(path)
@@ -89,7 +95,7 @@ def is_dataset(source: str) -> bool:
 def _detector(value: Any, info: ValidationInfo) -> str | Chosen[Detector]:
     """Accept a detector's name, which is not imported yet, or a section with its settings."""
     if isinstance(value, Mapping):
-        return choose_section("detectors", value, base_of(info))
+        return choose_section("detectors", value, info)
     if not isinstance(value, str):
         raise ValueError("names a detector, or is a section that does")
     if not registry.is_local(value):
@@ -289,18 +295,28 @@ class Recipe(ComponentConfig):
         """Write the recipe with every default; what has no value (None) is left out."""
         return _write_toml(self.model_dump(mode="json"))
 
+    def unread(self) -> list[str]:
+        """Return the names of components that were not imported, as :class:`Needs` asked."""
+        chosen = [*(value for _, value in self), *self.watch.rewards.values(), self.eval.detector]
+        return [one.name for one in chosen if isinstance(one, Chosen) and not one.is_read]
+
     def digest(self) -> str:
         """Return 12 hexadecimal digits that two recipes share only if every setting is equal."""
         return hashlib.sha256(self.to_toml().encode()).hexdigest()[:12]
 
 
-def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply overrides, import the components it names and fill in every default.
+EVERYTHING = Needs()
+
+
+def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), needs: Needs = EVERYTHING) -> Recipe:
+    """Read a recipe, apply overrides, import the components that are needed and fill in their defaults.
 
     Args:
         path_or_name: a TOML file, or the name of a recipe that comes with maskrl.
         overrides: ``section.key=value``, the value as in TOML; a bare word is a string, no value at all
             restores the default.
+        needs: which components; the others are imported when they are built. Without prompts no prompt file is
+            looked for.
 
     Raises:
         RecipeError: there is no such file, it is no TOML, or it holds mistakes: one line each.
@@ -311,7 +327,7 @@ def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     for override in overrides:
         _override(data, override)
     try:
-        return Recipe.model_validate(data, context={"base": path.parent})
+        return Recipe.model_validate(data, context={"base": path.parent, "needs": needs})
     except ValidationError as error:
         raise _mistakes(path, data, error) from error
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrl.component import build
+from maskrl.component import Needs, build
 from maskrl.errors import PluginError, RecipeError, UnknownComponent
 from maskrl.recipe import TrackingConfig, TrainingConfig, read_recipe, shipped_recipes
 
@@ -267,3 +267,63 @@ def test_a_detectors_name_alone_is_imported_when_it_is_built(toy_recipe):
 def test_a_mistake_in_a_detector_is_found(toy_recipe, override, complaint):
     with pytest.raises(RecipeError, match=complaint):
         with_detector(toy_recipe, override)
+
+
+TRAP = """
+from pathlib import Path
+
+from maskrl.filters.keep_all import KeepAll
+from maskrl.rewards.clip import Clip
+
+Path(__file__).with_name("sprung").touch()
+
+
+class Trap(Clip):
+    pass
+
+
+class Keep(KeepAll):
+    pass
+"""
+
+
+@pytest.fixture
+def trapped(toy_recipe):
+    """A recipe whose reward, filter and watched reward are code that leaves a trace when it is imported."""
+    toy_recipe.with_name("trap.py").write_text(TRAP)
+    written = toy_recipe.read_text() + '[watch.rewards]\nmine = "trap.py:Trap"\n'
+    written = written.replace(f'"{TOY}:Red"', '"trap.py:Trap"\nmodel = "ViT-B-32"')
+    toy_recipe.write_text(written.replace('"keep_all"', '"trap.py:Keep"'))
+    return toy_recipe
+
+
+def test_only_what_is_needed_is_imported(trapped):
+    sprung = trapped.with_name("sprung")
+    recipe = read_recipe(trapped, ["prompts.train=nowhere.txt"], Needs(["generators"]))
+    assert type(recipe.generator.build()).__name__ == "ToyGenerator"
+    assert not sprung.exists()
+    assert recipe.reward.settings() == {"name": f"{trapped.with_name('trap.py')}:Trap", "model": "ViT-B-32"}
+    assert recipe.reward.config.model == "ViT-B-32"  # asked for: read now
+    assert sprung.exists()
+
+
+def test_a_recipe_is_shown_without_running_its_files(trapped, cli):
+    code, out, _ = cli("recipe", "show", trapped)
+    assert code == 0
+    assert not trapped.with_name("sprung").exists()
+    trap = trapped.with_name("trap.py")
+    assert f"# {trap}:Trap is code and was not run" in out
+    shown = tomllib.loads(out)
+    assert shown["reward"] == {"name": f"{trap}:Trap", "model": "ViT-B-32"}
+    assert shown["grpo"]["eps_low"] == 0.1
+    assert cli("recipe", "check", trapped).code == 0
+    assert trapped.with_name("sprung").exists()
+
+
+def test_what_is_read_late_says_its_mistakes_in_one_line(toy_recipe):
+    late = Needs(["generators"])
+    wrong = read_recipe(toy_recipe, ["filter.name=std_percentile", "filter.percentle=3"], late)
+    with pytest.raises(RecipeError, match=r"^filter 'std_percentile': percentle: unknown key$"):
+        wrong.filter.build()
+    with pytest.raises(UnknownComponent, match=r"no filter is called 'keep_al'; did you mean 'keep_all'\?"):
+        read_recipe(toy_recipe, ["filter.name=keep_al"], late)

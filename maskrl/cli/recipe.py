@@ -17,15 +17,22 @@ RecipeArgument = Annotated[
 
 @app.command()
 def show(recipe: RecipeArgument, overrides: SetOption = None) -> None:
-    """Print a recipe with every default."""
+    """Print a recipe with every default; runs no file that it names: what such a section leaves out stays out."""
+    from maskrl.component import Needs
     from maskrl.recipe import read_recipe
 
-    typer.echo(read_recipe(recipe, overrides or ()).to_toml(), nl=False)
+    found = read_recipe(recipe, overrides or (), Needs(files=False))
+    for name in found.unread():
+        typer.echo(f"# {name} is code and was not run: its section is as it was written, without defaults")
+    typer.echo(found.to_toml(), nl=False)
 
 
 @app.command()
 def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
-    """Report every mistake in a recipe and its prompt files, each at its own key; loads no weights."""
+    """Report every mistake in a recipe and its prompt files, each at its own key; loads no weights.
+
+    Imports what the recipe names, also NAME.py:CLASS: look at a stranger's with `maskrl recipe show` first.
+    """
     from maskrl.recipe import read_recipe
     from maskrl.runtime.prompts import load_prompts, training_prompts
 
