@@ -109,19 +109,19 @@ def _name_or_settings(value: str | Chosen[Detector]) -> str | dict[str, Any]:
 
 _Section = (PlainValidator(_section), PlainSerializer(Chosen.settings))
 Source = Annotated[str, AfterValidator(_source)]
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.txt)(?<!\.jsonl)")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.txt)(?<!\.jsonl)(?<!\.json)(?<!\.csv)(?<!\.tsv)")
 
 
 class PromptsConfig(ComponentConfig):
     """Where the prompts of training come from.
 
-    ``train`` is a text file of one prompt a line, a JSONL file, the name of an installed prompt set, or a dataset: an
-    id on the hub or a folder. ``column`` is the key of the text in JSONL files and datasets; of several columns each is
-    a prompt of its own.
+    ``train`` is a text file of one prompt a line; a file of rows with columns (``.jsonl``, a ``.json`` array, ``.csv``,
+    ``.tsv``); the name of an installed prompt set; or a dataset: an id on the hub or a folder. ``column`` is that of
+    the text; of several columns each is a prompt of its own. ``where`` keeps the rows in which these columns have these
+    values.
 
-    Of a dataset ``split`` is streamed until there are ``limit`` prompts; ``where`` keeps the rows in which these
-    columns have these values. Of any source, prompts of fewer than ``min_words`` or more than ``max_words`` words are
-    left out.
+    Of a dataset ``split`` is streamed until there are ``limit`` prompts. Of any source, prompts of fewer than
+    ``min_words`` or more than ``max_words`` words are left out.
     """
 
     train: Annotated[str, AfterValidator(_train_source)]

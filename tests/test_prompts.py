@@ -34,8 +34,60 @@ def test_the_column_names_the_text(tmp_path):
 def test_genevals_own_file_needs_no_column(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"tag": "colors", "prompt": "a red cat"}')
     assert load_prompts("p.jsonl", base=tmp_path) == [Prompt("a red cat", {"tag": "colors"})]
-    with pytest.raises(RecipeError, match=r"no text under 'text'$"):
+    with pytest.raises(
+        RecipeError, match=r"no text under 'text'; it has 'prompt': set prompts.column = \"prompt\"$"
+    ):
         load_prompts("p.jsonl", "text", tmp_path)
+
+
+ROWS = [{"caption": "a cat, asleep", "language": "en"}, {"caption": "ein Käfer", "language": "de"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.json", json.dumps(ROWS)),
+        ("p.jsonl", "\n".join(map(json.dumps, ROWS))),
+        ("p.csv", 'caption,language\r\n"a cat, asleep",en\r\nein Käfer,de\r\n'),
+        ("P.TSV", "\ufefflanguage\tcaption\nen\ta cat, asleep\nde\tein Käfer\n"),
+    ],
+)
+def test_rows_with_columns_are_read_alike_from_every_format(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    found = load_prompts(name, "caption", tmp_path)
+    assert found == [Prompt(row["caption"], {"language": row["language"]}) for row in ROWS]
+    (german,) = training_prompts(config(tmp_path, train=name, column="caption", where={"language": "de"}))
+    assert german.text == "ein Käfer"
+    with pytest.raises(RecipeError, match=r"the prompt 'a cat, asleep' of .* has no column 'licence'"):
+        training_prompts(config(tmp_path, train=name, column="caption", where={"licence": "cc0"}))
+
+
+def test_an_array_of_texts_is_a_list_of_prompts(tmp_path):
+    (tmp_path / "p.json").write_text('["a cat", " a dog "]')
+    assert load_prompts("p.json", base=tmp_path) == [Prompt("a cat"), Prompt("a dog")]
+
+
+def test_numbers_in_a_table_of_text_are_found(tmp_path):
+    (tmp_path / "p.csv").write_text("text,year\na cat,1999\na dog,2001\n")
+    assert training_prompts(config(tmp_path, train="p.csv", where={"year": 2001}))[0].text == "a dog"
+
+
+def test_a_prompt_set_is_filtered_by_its_metadata(tmp_path):
+    found = training_prompts(config(tmp_path, train="shapes_geneval", where={"tag": "counting"}))
+    assert {prompt.metadata["tag"] for prompt in found} == {"counting"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"where": {"language": "en"}}, "prompts.where: .* has a prompt a line and no columns; leave it out"),
+        ({"split": "test"}, "prompts.split = 'test': only a dataset has splits"),
+    ],
+)
+def test_settings_that_a_text_file_cannot_follow_are_refused(tmp_path, settings, complaint):
+    (tmp_path / "p.txt").write_text("a cat\n")
+    with pytest.raises(RecipeError, match=complaint):
+        training_prompts(config(tmp_path, train="p.txt", **settings))
 
 
 def test_a_prompt_set_is_known_by_name(tmp_path):
@@ -65,6 +117,19 @@ def test_a_prompt_set_may_be_a_class_in_a_file(tmp_path):
         ("p.jsonl", b'{"text": " "}', r"p\.jsonl:1: has no text under 'text'"),
         ("p.jsonl", b'{"text": 3, "prompt": "a"}', r"p\.jsonl:1: has no text under 'text'"),
         ("p.jsonl", b"[1]", r"p\.jsonl:1: is no JSON object"),
+        ("p.jsonl", b"[" * 100_000, r"p\.jsonl:1: is no JSON that can be read: RecursionError"),
+        ("p.json", b"", "holds no prompts"),
+        ("p.json", b'{"text": "a cat"}', r"p\.json: is no JSON array; one object a line is a \.jsonl file"),
+        ("p.json", b'["a cat", 3]', r"p\.json\[1\]: is no JSON object"),
+        (
+            "p.json",
+            b'[{"caption": "a cat"}]',
+            r"p\.json\[0\]: has no text under .*; it has 'caption': set prompts",
+        ),
+        ("p.csv", b"text,n\na cat,1,2\n", r"p\.csv:2: has more cells than the header"),
+        ("p.csv", b'text\n"a cat', r"p\.csv:\d: cannot be read as a table"),
+        ("p.tsv", b"n\ttext\n1\n", r"p\.tsv:2: has no text under"),
+        ("p.csv", b"text,n\n", "holds no prompts"),
     ],
 )
 def test_a_useless_file_says_why(tmp_path, name, content, complaint):

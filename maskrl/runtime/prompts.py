@@ -1,4 +1,4 @@
-"""Prompts: from a text file, from a JSONL file, from a prompt set that a package ships, or from a dataset."""
+"""Prompts: from a file, from a prompt set that a package ships, or from a dataset."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 from maskrl import registry
 from maskrl.component import build, resolve_path
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, quote
 from maskrl.interfaces import PromptSet
 from maskrl.recipe import PromptsConfig, is_dataset
+from maskrl.runtime.prompt_files import READERS, has_columns, read_prompts
 from maskrl.types import Prompt
 
 
@@ -27,11 +28,44 @@ def training_prompts(config: PromptsConfig) -> list[Prompt]:
     if is_dataset(config.train):
         found = read_dataset(config, columns)
     else:
-        found = (prompt for column in columns for prompt in load_prompts(config.train, column))
+        _check_applies(config)
+        found = (
+            prompt
+            for column in columns
+            for prompt in load_prompts(config.train, column)
+            if _is_wanted(prompt, column, config)
+        )
     wanted = list(islice((prompt for prompt in found if _fits(prompt.text, config)), config.limit))
     if not wanted:
         raise RecipeError(f"no prompt of {config.train!r} is left after filtering; loosen [prompts]")
     return wanted
+
+
+def _check_applies(config: PromptsConfig) -> None:
+    """Refuse settings that a file or a prompt set cannot follow."""
+    if config.split != "train":
+        raise RecipeError(
+            f"prompts.split = {config.split!r}: only a dataset has splits, not {config.train!r}"
+        )
+    path = Path(config.train)
+    if config.where and path.is_file() and not has_columns(path):
+        raise RecipeError(f"prompts.where: {config.train!r} has a prompt a line and no columns; leave it out")
+
+
+def _is_wanted(prompt: Prompt, column: str, config: PromptsConfig) -> bool:
+    row = {column: prompt.text, **prompt.metadata}
+    absent = [name for name in config.where if name not in row]
+    if absent:
+        raise RecipeError(
+            f"prompts.where: the prompt {quote(prompt.text)} of {config.train!r} has no column {absent[0]!r}"
+        )
+    return all(_is_same(row[name], value) for name, value in config.where.items())
+
+
+def _is_same(found: object, wanted: str | int | float | bool) -> bool:
+    """Compare a cell with what is wanted of it; the cells of a table of text are texts."""
+    is_text = isinstance(found, str) and not isinstance(wanted, str)
+    return found == json.dumps(wanted) if is_text else found == wanted
 
 
 def read_dataset(config: PromptsConfig, columns: Sequence[str]) -> Iterator[Prompt]:
@@ -81,10 +115,9 @@ def load_prompts(source: str, column: str | None = None, base: Path | None = Non
     """Read every prompt of a source, in order.
 
     Args:
-        source: a text file of one prompt a line; a ``.jsonl`` file of one object a line; the name of an
-            installed prompt set, or ``my_file.py:MyPrompts``.
-        column: the key of the text in a JSONL file; the other keys are metadata. Without it ``text``, or ``prompt``
-            as in GenEval's own file.
+        source: a file (:func:`maskrl.runtime.prompt_files.read_prompts` says which); the name of an installed prompt
+            set, or ``my_file.py:MyPrompts``.
+        column: of the text, in a file that has columns.
         base: the folder that a relative path starts from; the current one if not given.
 
     Raises:
@@ -94,7 +127,7 @@ def load_prompts(source: str, column: str | None = None, base: Path | None = Non
     base = base or Path()
     path = Path(resolve_path(source, base))
     if path.is_file():
-        prompts = list(_read_file(path, column))
+        prompts = list(read_prompts(path, column))
     elif registry.is_local(source) or not _looks_like_a_file(source):
         prompt_set = build("prompts", {"name": source}, base)
         assert isinstance(prompt_set, PromptSet)
@@ -107,36 +140,4 @@ def load_prompts(source: str, column: str | None = None, base: Path | None = Non
 
 
 def _looks_like_a_file(source: str) -> bool:
-    return Path(source).suffix in (".txt", ".jsonl") or source.startswith((".", "/", "~"))
-
-
-def _read_file(path: Path, column: str | None) -> Iterator[Prompt]:
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if line.strip():
-            is_json = path.suffix == ".jsonl"
-            yield _from_json(line, column, f"{path}:{number}") if is_json else Prompt(line.strip())
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise RecipeError(f"{path}:{line}: is not UTF-8; save the file as UTF-8") from error
-
-
-def _from_json(line: str, column: str | None, where: str) -> Prompt:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"{where}: is no JSON: {error.msg}") from error
-    if not isinstance(record, dict):
-        raise RecipeError(f"{where}: is no JSON object")
-    key = column or ("text" if "text" in record else "prompt")
-    text = record.pop(key, None)
-    if not isinstance(text, str) or not text.strip():
-        wanted = repr(column) if column else "'text' or 'prompt'"
-        raise RecipeError(f"{where}: has no text under {wanted}")
-    return Prompt(text.strip(), record)
+    return Path(source).suffix in (".txt", *READERS) or source.startswith((".", "/", "~"))
