@@ -98,6 +98,33 @@ class MaskedGenerator(Component):
     def save(self, folder: str) -> None:
         """Write the trained network in the layout that ``Config`` loads from, nothing else."""
 
+    @classmethod
+    def saved_settings(cls, folder: str) -> dict[str, str | None]:
+        """Return the settings under which ``Config`` loads what :meth:`save` wrote in a folder; None: the default.
+
+        By default the folder is the setting ``checkpoint``. Override it where the setting is called otherwise, and
+        where another one would take precedence over it.
+        """
+        return {"checkpoint": folder}
+
+    def checkpoint_activations(self) -> None:
+        """Compute the activations of ``module`` again in the backward pass, from now on, instead of keeping them.
+
+        Raises:
+            RecipeError: this generator cannot.
+        """
+        raise RecipeError(
+            f"training.activation_checkpointing = true, but {type(self).__name__} has no checkpoint_activations()"
+        )
+
+    def compile_layers(self) -> None:
+        """Compile the layers of ``module``, by torch.compile.
+
+        Raises:
+            RecipeError: this generator cannot.
+        """
+        raise RecipeError(f"training.compile = true, but {type(self).__name__} has no compile_layers()")
+
 
 class TransitionProb(Component):
     """The probability of one unmasking step. Sees logits and a recorded step, never a model."""

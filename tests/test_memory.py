@@ -92,7 +92,7 @@ def test_scoring_some_pairs_at_a_time_keeps_less():
 def test_activation_checkpointing_changes_nothing_and_keeps_less(showo):
     plain, gradient = logits_and_gradient(showo)
     kept = kept_for_backward(lambda: logits_and_gradient(showo))
-    showo.module.gradient_checkpointing_enable()
+    showo.checkpoint_activations()
     again, recomputed = logits_and_gradient(showo)
     assert torch.equal(plain, again)
     assert gradient.keys() == recomputed.keys()
@@ -106,7 +106,7 @@ def test_compiled_layers_compute_the_same(showo):
     plain, gradient = logits_and_gradient(showo)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
-        showo.module.compile_layers()
+        showo.compile_layers()
         again, compiled = logits_and_gradient(showo)
     assert torch.allclose(plain, again, atol=1e-5)
     for name, value in gradient.items():
@@ -284,7 +284,7 @@ def test_offloaded_networks_visit_the_device_only_when_called(folder):
 
 @pytest.mark.parametrize("key", ["activation_checkpointing", "compile"])
 def test_a_network_that_cannot_says_so(folder, key):
-    with pytest.raises(RecipeError, match=f"training.{key} = true, but the network of ToyGenerator has no"):
+    with pytest.raises(RecipeError, match=f"training.{key} = true, but ToyGenerator has no"):
         run(folder, "no", f"training.{key}=true")
 
 

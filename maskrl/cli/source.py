@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl import registry
+from maskrl.errors import PluginError, RecipeError, TrainingError
 
 if TYPE_CHECKING:
     from maskrl.grpo.config import Sampling
@@ -51,8 +52,6 @@ def open_source(
         RecipeError: the options contradict each other, or name nothing.
         TrainingError: the newest checkpoint is damaged.
     """
-    from maskrl.recipe import read_recipe
-
     if run is not None:
         if recipe is not None or checkpoint is not None:
             raise RecipeError(
@@ -60,15 +59,41 @@ def open_source(
             )
         if not (run / "recipe.toml").is_file():
             raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
-        return read_recipe(run / "recipe.toml", [*_weights(_newest(run)), *overrides])
-    weights = [] if checkpoint is None else _weights(checkpoint)
-    return read_recipe(recipe or DEFAULT_RECIPE, [*weights, *overrides])
+        return _read(str(run / "recipe.toml"), overrides, _newest(run))
+    return _read(recipe or DEFAULT_RECIPE, overrides, checkpoint)
 
 
-def _weights(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise RecipeError(f"there is no checkpoint folder {str(folder)!r}")
-    return override("generator.checkpoint", str(folder.resolve()))
+def _read(recipe: str, overrides: Sequence[str], weights: Path | None) -> Recipe:
+    """Read a recipe, its generator set to the weights in a folder."""
+    from maskrl.component import Needs
+    from maskrl.recipe import read_recipe
+
+    if weights is None:
+        return read_recipe(recipe, overrides)
+    if not weights.is_dir():
+        raise RecipeError(f"there is no checkpoint folder {str(weights)!r}")
+    name = read_recipe(recipe, overrides, Needs(())).generator.name
+    return read_recipe(recipe, [*_saved_settings(name, weights.resolve()), *overrides])
+
+
+def _saved_settings(generator: str, folder: Path) -> list[str]:
+    """Write the settings that load a generator's saved weights, as overrides of the recipe.
+
+    Raises:
+        PluginError: it does not say which.
+    """
+    component: type[MaskedGenerator] = registry.load("generators", generator)
+    settings = component.saved_settings(str(folder))
+    if unknown := sorted(settings.keys() - component.Config.model_fields.keys()):
+        raise PluginError(
+            f"generator {generator!r} has no setting {unknown[0]!r}, under which what it saved would be loaded;"
+            " its saved_settings() names the one it has"
+        )
+    return [
+        line
+        for key, value in settings.items()
+        for line in ([f"generator.{key}="] if value is None else override(f"generator.{key}", value))
+    ]
 
 
 def _newest(run: Path) -> Path:

@@ -172,23 +172,14 @@ def _build_networks(recipe: Recipe, placement: Placement) -> tuple[MaskedGenerat
         adapt(generator, recipe.lora, recipe.seed)
     placement.place(generator, reward, offload=training.offload)
     if training.activation_checkpointing:
-        _call(generator, "gradient_checkpointing_enable", "activation_checkpointing")
+        generator.checkpoint_activations()
     if training.compile:
-        _call(generator, "compile_layers", "compile")
+        generator.compile_layers()
     if training.dtype == "bf16":
         generator = Autocast(generator)
     if training.offload:
         return OffloadedDecoder(generator, placement.device), OffloadedReward(reward, placement.device)
     return generator, reward
-
-
-def _call(generator: MaskedGenerator, method: str, key: str) -> None:
-    """Ask a network for what not every network can do."""
-    if not hasattr(generator.module, method):
-        raise RecipeError(
-            f"training.{key} = true, but the network of {type(generator).__name__} has no {method}()"
-        )
-    getattr(generator.module, method)()
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:

@@ -174,6 +174,19 @@ class Showo(MaskedGenerator):
         assert self.spec.grid is not None
         return self.magvit.decode(tokens, self.spec.grid).float()
 
+    def checkpoint_activations(self) -> None:
+        """Of every layer only the input is kept."""
+        self.module.gradient_checkpointing_enable()
+
+    def compile_layers(self) -> None:
+        """All but their attention, whose shapes differ from text to text."""
+        self.module.compile_layers()
+
+    @classmethod
+    def saved_settings(cls, folder: str) -> dict[str, str | None]:
+        """See :class:`MaskedGenerator`; ``weights`` would take precedence over the checkpoint's."""
+        return {"checkpoint": folder, "weights": None}
+
     def save(self, folder: str) -> None:
         """Write the network in the published layout; the image tokenizer is not trained and stays where it is."""
         save_folder(self.module, self._folder, self._language_model, Path(folder))
