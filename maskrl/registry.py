@@ -43,6 +43,7 @@ KINDS = {
     "prompts": Kind("prompt set", "PromptSet"),
 }
 
+_INTERFACES = "maskrl.interfaces"
 _GROUP = re.compile(rf"maskrl\.({'|'.join(KINDS)})\.v(\d+)")
 
 
@@ -71,7 +72,7 @@ class Offer:
         where = f"{self.package} {self.version}: {KINDS[self.kind].label} {self.name!r} ({self.target})"
         try:
             found = importlib.metadata.EntryPoint(self.name, self.target, self.kind).load()
-        except Exception as error:  # third-party code
+        except (Exception, SystemExit) as error:  # third-party code
             raise PluginError(f"{where} does not load: {_one_line(error)}") from error
         return _concrete(found, self.kind, where)
 
@@ -86,6 +87,35 @@ def installed() -> list[Offer]:
                 offer = Offer(match[1], point.name, package, distribution.version, point.value, int(match[2]))
                 offers.setdefault((offer.kind, offer.interface, offer.name, package), offer)
     return [offers[key] for key in sorted(offers)]
+
+
+@dataclass(frozen=True)
+class Misnamed:
+    """An entry point in a group that looks like one of ours and is none: nobody will ever find it."""
+
+    group: str
+    name: str
+    package: str
+
+    def __str__(self) -> str:
+        groups = [f"maskrl.{kind}.v{INTERFACE_VERSION}" for kind in KINDS]
+        hint = nearest(self.group, groups)
+        return (
+            f"{self.package}: {self.name!r} is offered in {self.group!r}, which is no group of maskrl's{hint}"
+        )
+
+
+def misnamed() -> list[Misnamed]:
+    """List what packages offer in groups that are spelt wrongly, sorted; imports nothing."""
+    return sorted(
+        {
+            Misnamed(point.group, point.name, (distribution.metadata["Name"] or "unnamed").lower())
+            for distribution in importlib.metadata.distributions()
+            for point in distribution.entry_points
+            if point.group.lower().startswith("maskrl") and not _GROUP.fullmatch(point.group)
+        },
+        key=str,
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -127,8 +157,26 @@ def load(kind: str, name: str, base: Path | None = None) -> type[Any]:
         PluginError: it does not import, or does not implement its interface.
     """
     if is_local(name):
-        return _load_local(kind, name, base or Path())
+        where = f"{KINDS[kind].label} {name!r}"
+        return _concrete(_attribute(where, name, base or Path()), kind, where)
     return find(kind, name).load()
+
+
+def load_any(name: str) -> tuple[str, type[Any]]:
+    """Import ``my_file.py:MyReward``, relative to the current folder, whatever kind of component it is.
+
+    Returns:
+        A key of ``KINDS``, and the class.
+
+    Raises:
+        RecipeError: there is no such file, or nothing of that name in it.
+        PluginError: it does not import, or implements no interface.
+    """
+    found = _attribute(repr(name), name, Path())
+    kinds = [kind for kind in KINDS if KINDS[kind].interface in _implemented(found)]
+    if not kinds:
+        raise PluginError(f"{name!r} is no subclass of an interface in {_INTERFACES}")
+    return kinds[0], _concrete(found, kinds[0], f"{KINDS[kinds[0]].label} {name!r}")
 
 
 def is_local(name: str) -> bool:
@@ -156,17 +204,26 @@ def _unknown(kind: str, name: str, offers: list[Offer], matches: list[Offer]) ->
     return f"no {label} is called {name!r}{nearest(name, known)} (installed: {', '.join(known) or 'none'})"
 
 
-def _load_local(kind: str, name: str, base: Path) -> type[Any]:
+def _attribute(where: str, name: str, base: Path) -> object:
+    """Import a file, and return what ``my_file.py:NAME`` means in it."""
     path, _, attribute = resolve_local(name, base).rpartition(":")
     if not Path(path).is_file():
-        raise RecipeError(f"{KINDS[kind].label} {name!r}: there is no file {path!r}")
+        raise RecipeError(f"{where}: there is no file {path!r}")
     try:
         module = _import_file(path)
-    except Exception as error:  # the user's own code
-        raise PluginError(f"{KINDS[kind].label} {name!r} does not load: {_one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # the user's own code
+        raise PluginError(f"{where} does not load: {_one_line(error)}") from error
     if not hasattr(module, attribute):
         raise UnknownComponent(f"{path!r} holds no {attribute!r}{nearest(attribute, vars(module))}")
-    return _concrete(getattr(module, attribute), kind, f"{KINDS[kind].label} {name!r}")
+    return getattr(module, attribute)
+
+
+def _implemented(found: object) -> set[str]:
+    """Return which interfaces of ours a class has among its bases.
+
+    They are recognised by their names: importing them would import torch, which this layer does without.
+    """
+    return {base.__qualname__ for base in getattr(found, "__mro__", ()) if base.__module__ == _INTERFACES}
 
 
 def _import_file(path: str) -> ModuleType:
@@ -188,20 +245,16 @@ def _import_file(path: str) -> ModuleType:
 
 
 def _concrete(found: object, kind: str, where: str) -> type[Any]:
-    """Check that ``found`` is a concrete class of the kind's interface.
-
-    The interface is recognised by its name: importing it would import torch, which this layer does without.
-    """
+    """Check that ``found`` is a concrete class of the kind's interface."""
     interface = KINDS[kind].interface
     if not inspect.isclass(found):
         raise PluginError(f"{where} is not a class")
-    bases = {f"{base.__module__}.{base.__qualname__}" for base in found.__mro__}
-    if f"maskrl.interfaces.{interface}" not in bases:
-        raise PluginError(f"{where} is no subclass of maskrl.interfaces.{interface}")
+    if interface not in _implemented(found):
+        raise PluginError(f"{where} is no subclass of {_INTERFACES}.{interface}")
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise PluginError(f"{where} lacks {', '.join(missing)}")
     return found
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

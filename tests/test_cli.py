@@ -73,6 +73,75 @@ class Worse(Bad):
     assert "ok      transitions maskrl/ar" in result.out
 
 
+BRIGHT = """
+from maskrl.interfaces import RewardModel
+class Bright(RewardModel):
+    def score(self, images, prompts): return images.mean(dim=(1, 2, 3))
+class Batch(RewardModel):
+    def score(self, images, prompts): return images.mean(dim=(1, 2, 3)) - images.mean()
+class Plain:
+    pass
+"""
+
+
+def test_plugins_check_runs_the_checks_of_a_reward_that_needs_no_weights(cli, install):
+    install(
+        "maskrl-bright",
+        BRIGHT,
+        {"maskrl.rewards.v1": {"bright": "maskrl_bright:Bright", "batch": "maskrl_bright:Batch"}},
+    )
+    result = cli("plugins", "check", "bright", "maskrl-bright/batch")
+    assert result.out.splitlines()[0] == "ok      rewards maskrl-bright/bright: keeps its contract"
+    assert "broken  rewards maskrl-bright/batch: " in result.out
+    assert "depends on the rest of its batch" in result.out
+    assert (result.code, result.err) == (3, "maskrl: 1 of 2 components are broken\n")
+
+
+def test_plugins_check_takes_a_class_in_a_file(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(BRIGHT)
+    assert cli("plugins", "check", "mine.py:Bright").out == "ok      mine.py:Bright: keeps its contract\n"
+    plain = cli("plugins", "check", "mine.py:Plain")
+    assert (
+        "broken  mine.py:Plain: 'mine.py:Plain' is no subclass of an interface in maskrl.interfaces"
+        in plain.out
+    )
+    assert plain.code == 3
+    assert "holds no 'Brightt'; did you mean 'Bright'?" in cli("plugins", "check", "mine.py:Brightt").out
+    assert "there is no file" in cli("plugins", "check", "none.py:Bright").out
+
+
+def test_plugins_check_of_an_unknown_name_is_the_users_mistake(cli):
+    result = cli("plugins", "check", "p_theta3")
+    assert result.code == 2
+    assert "no component is called 'p_theta3'; did you mean 'p_theta" in result.err
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit(0)", "raise SystemExit('bye')"])
+def test_a_plugin_that_exits_at_import_ends_nobody_else(cli, install, code, tmp_path, monkeypatch):
+    install("maskrl-exits", code, {"maskrl.rewards.v1": {"exits": "maskrl_exits:Exits"}})
+    result = cli("plugins", "check", "exits", "ar")
+    assert "broken  rewards maskrl-exits/exits: " in result.out
+    assert "does not load: SystemExit" in result.out
+    assert "ok      transitions maskrl/ar: keeps its contract" in result.out
+    assert result.code == 3
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(code)
+    assert "does not load: SystemExit" in cli("plugins", "check", "mine.py:Mine").out
+
+
+@pytest.mark.parametrize(
+    ("group", "meant"), [("maskrl.reward.v1", "maskrl.rewards.v1"), ("maskrl_rewards", "maskrl.rewards.v1")]
+)
+def test_a_misspelt_group_is_said_with_the_nearest_one(cli, install, group, meant):
+    install("maskrl-lost", BRIGHT, {group: {"bright": "maskrl_lost:Bright"}})
+    complaint = f"maskrl-lost: 'bright' is offered in {group!r}, which is no group of maskrl's; did you mean {meant!r}?"
+    assert f"warning: {complaint}" in cli("plugins", "list").err
+    result = cli("plugins", "check")
+    assert f"broken  {complaint}" in result.out
+    assert result.code == 3
+
+
 def test_recipe_show_prints_a_recipe_with_every_default(cli, toy_recipe, tmp_path):
     shown = cli("recipe", "show", toy_recipe, "--set", "grpo.group_size=5")
     assert shown.code == 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from maskrl import registry
-from maskrl.errors import MaskRLError, PluginError
+from maskrl.errors import MaskRLError, PluginError, UnknownComponent
 from maskrl.registry import Offer
 
 app = typer.Typer(no_args_is_help=True, help="What is installed.")
@@ -24,22 +25,58 @@ def list_offers() -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for entry in registry.misnamed():
+        typer.echo(f"warning: {entry}", err=True)
 
 
 @app.command()
-def check() -> None:
-    """Import every installed component, and run the contract checks of those that need no weights."""
-    offers = registry.installed()
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Installed components (clip, maskrl-clip/clip), or my_file.py:MyReward; else all."
+        ),
+    ] = None,
+) -> None:
+    """Import components, and run the contract checks of those that need no weights."""
     broken = 0
-    for offer in offers:
+    found = _named(names) if names else [_titled(offer) for offer in registry.installed()]
+    for title, offer in found:
         try:
-            result = f"ok      {offer.kind} {offer.spelling}: {_check(offer)}"
+            result = f"ok      {title}: {_check(offer)}"
         except MaskRLError as error:
             broken += 1
-            result = f"broken  {offer.kind} {offer.spelling}: {error}"
+            result = f"broken  {title}: {error}"
         typer.echo(result)
-    if broken:
-        raise PluginError(f"{broken} of {len(offers)} components are broken")
+    misnamed = [] if names else registry.misnamed()
+    for entry in misnamed:
+        typer.echo(f"broken  {entry}")
+    if broken or misnamed:
+        total = len(found) + len(misnamed)
+        raise PluginError(f"{broken + len(misnamed)} of {total} components are broken")
+
+
+Titled = tuple[str, Offer | str]  # what a line calls a component; an offer, or a class in a file
+
+
+def _titled(offer: Offer) -> Titled:
+    return f"{offer.kind} {offer.spelling}", offer
+
+
+def _named(names: Sequence[str]) -> list[Titled]:
+    """Find what names mean: offers of any kind, or classes in files; nothing is imported yet."""
+    offers = registry.installed()
+    found: list[Titled] = []
+    for name in names:
+        if registry.is_local(name):
+            found.append((name, name))
+            continue
+        same = [offer for offer in offers if name in (offer.name, offer.spelling)]
+        if not same:
+            hint = registry.nearest(name, {offer.name for offer in offers})
+            raise UnknownComponent(f"no component is called {name!r}{hint}; 'maskrl plugins list' shows all")
+        found += map(_titled, same)
+    return found
 
 
 def _other_version(offer: Offer) -> str:
@@ -47,30 +84,38 @@ def _other_version(offer: Offer) -> str:
     return "" if same else f" (for version {offer.interface} of the interface)"
 
 
-def _check(offer: Offer) -> str:
+def _check(offer: Offer | str) -> str:
     """Check a component as far as its class allows, and say how far that was."""
-    from maskrl import testing
-
+    if isinstance(offer, str):
+        return _check_class(*registry.load_any(offer))
     if offer.interface != registry.INTERFACE_VERSION:
         raise PluginError(
             f"is for version {offer.interface} of the interface, not {registry.INTERFACE_VERSION}"
         )
-    component = offer.load()
+    return _check_class(offer.kind, offer.load())
+
+
+def _check_class(kind: str, component: type[Any]) -> str:
+    from maskrl import testing
+
     testing.check_class(component)
     checks: dict[str, Any] = {
+        "generators": testing.check_generator,
         "transitions": testing.check_transition,
+        "rewards": testing.check_reward,
         "filters": testing.check_filter,
         "reducers": testing.check_reducer,
+        "detectors": testing.check_detector,
         "prompts": testing.check_prompts,
     }
-    if offer.kind not in checks:
-        return "imports; it may need weights, so its own tests call the contract checks"
     if any(field.is_required() for field in component.Config.model_fields.values()):
         return "imports; it has settings without a default, so its own tests call the contract checks"
+    if component.paths:
+        return "imports; it may need weights, so its own tests call the contract checks"
     try:
-        checks[offer.kind](component(component.Config()))
+        checks[kind](component(component.Config()))
     except MaskRLError:
         raise
-    except Exception as error:  # third-party code
+    except (Exception, SystemExit) as error:  # third-party code
         raise PluginError(f"fails its contract check: {type(error).__name__}: {error}") from error
     return "keeps its contract"
