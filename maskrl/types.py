@@ -99,10 +99,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Stream:
-    """A named source of random numbers: a pure function of a seed and a path, shared by no two users.
+    """A named source of random numbers: a pure function of a seed and a path.
 
-    ``Stream(seed).child("rollout", update, round, slot, image)`` is the same on every process, for every micro-batch
-    and after a resume. Source: docs/equations.md, "Randomness is an input".
+    Two paths give unrelated numbers, but for one pair in 2**32 that happens to give the same: PyTorch's generator on
+    the CPU starts from 32 bits. ``Stream(seed).child("rollout", update, round, slot, image)`` is the same on every
+    process, for every micro-batch and after a resume. Source: docs/equations.md, "Randomness is an input".
     """
 
     seed: int

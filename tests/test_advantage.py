@@ -32,8 +32,20 @@ def test_rounding_noise_does_not_become_an_advantage():
     assert advantages(noise, ALL, "group", 1e-8).abs().max() > 1
 
 
-def test_equal_rewards_give_zero():
-    assert (advantages(torch.full((3, 4), 0.7), ALL, "group", 1e-4) == 0).all()
+@pytest.mark.parametrize("std", ["group", "global", "none"])
+@pytest.mark.parametrize("reward", [0.7, 1.0, 1e2, 12345.678, 1e4, 1e6, -3.3e7])
+def test_equal_rewards_give_exactly_zero(reward, std):
+    for dtype in (torch.float32, torch.float64):
+        assert (advantages(torch.full((3, 6), reward, dtype=dtype), ALL, std, 1e-4) == 0).all()
+
+
+@pytest.mark.parametrize("reward", [1.0, 1e2, 12345.678, 1e6])
+def test_rewards_that_differ_by_the_rounding_of_fp32_hardly_teach(reward):
+    equal = torch.full((3, 6), reward)
+    above = torch.nextafter(equal, torch.tensor(torch.inf))
+    every_other = torch.where(torch.arange(6) % 2 == 0, equal, above)
+    for std in ("group", "global"):
+        assert advantages(every_other, ALL, std, 1e-4).abs().max() < 0.51
 
 
 def test_none_only_centres():

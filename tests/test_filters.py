@@ -39,8 +39,25 @@ def test_a_round_is_tested_against_the_history_before_it_then_all_of_it_enters()
 def test_nothing_is_rejected_before_the_warmup():
     group_filter = std_percentile(percentile=100, warmup=4)
     assert group_filter.keep(groups(5.0, 6.0, 7.0)).all()
-    assert group_filter.keep(groups(0.0)).all()
-    assert not group_filter.keep(groups(0.0)).any()
+    assert group_filter.keep(groups(0.1)).all()
+    assert not group_filter.keep(groups(0.1)).any()
+
+
+def test_groups_of_equal_rewards_are_never_kept_however_common_they_are():
+    # a binary reward that is 1 for a tenth of the images: with G = 6, 53 % of the groups are all 0, and so is the
+    # 10th percentile of the stds
+    draws = torch.rand(4000, 6, generator=torch.Generator().manual_seed(0)) < 0.1
+    for warmup in (1, 32, 10_000):
+        group_filter = std_percentile(percentile=10, warmup=warmup)
+        kept = torch.cat([group_filter.keep(rewards) for rewards in draws.float().split(8)])
+        assert torch.equal(kept, draws.any(dim=1) & ~draws.all(dim=1))
+        assert kept.double().mean() == pytest.approx(1 - 0.9**6, abs=0.02)
+        assert group_filter.metrics()["filter_threshold"] == 0
+
+
+@pytest.mark.parametrize("reward", [0.1, 12345.678, 1e6])
+def test_equal_rewards_are_equal_however_large(reward):
+    assert not std_percentile(warmup=1).keep(torch.full((3, 6), reward)).any()
 
 
 @given(st.lists(st.floats(0, 10), min_size=5, max_size=40), st.floats(0, 100), st.floats(0, 10))
@@ -50,7 +67,7 @@ def test_the_threshold_interpolates_linearly(history, percentile, new):
     stds = groups(*history).std(dim=1, correction=0).numpy()
     kept = group_filter.keep(groups(new)).item()
     std = groups(new).std(dim=1, correction=0).item()
-    assert kept == (std >= np.percentile(stds, percentile, method="linear"))
+    assert kept == (new > 0 and std >= np.percentile(stds, percentile, method="linear"))
 
 
 def test_equal_groups_are_kept():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy import PROMPTS, Scripted, ToyReward, gradients, toy, toy_parts
 
+from maskrl.component import ComponentConfig
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.filters.std_percentile import StdPercentile
 from maskrl.grpo.update import Parts, SingleProcess, collect, learn
@@ -541,3 +542,23 @@ def test_parts_are_frozen():
     assert isinstance(parts.reward, ToyReward)
     with pytest.raises(AttributeError):
         parts.micro_batch = 3
+
+
+class Constant(RewardModel):
+    """Gives every image the same number."""
+
+    class Config(ComponentConfig):
+        value: float
+
+    def score(self, images, prompts):
+        return torch.full((len(prompts),), self.config.value)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e2, 12345.678, 1e6])
+@pytest.mark.parametrize("std", ["group", "global", "none"])
+def test_a_constant_reward_has_no_gradient_at_all(value, std):
+    reward = Constant(Constant.Config(value=value))
+    parts = toy_parts(reward=reward, config={"group_size": 6, "advantage_std": std})
+    batch = collect(parts, PROMPTS, 0)
+    assert (batch.adv == 0).all()
+    assert learn(parts, batch)["grad_norm"] == 0

@@ -16,7 +16,9 @@ from maskrl.interfaces import GroupFilter
 class StdPercentile(GroupFilter):
     """Reject a group whose reward std is strictly below a percentile of the history of group stds.
 
-    All groups of a round are tested against the history before the round, then all of them enter it.
+    All groups of a round are tested against the history before the round, then all of them enter it. A group of equal
+    rewards is always rejected, in the warm-up too: it teaches nothing, and where such groups are common the percentile
+    itself is 0.
 
     Source: Sec. 3.3, "Vanishing Samples". Open in the paper: window, warm-up, interpolation (linear here).
     """
@@ -43,13 +45,14 @@ class StdPercentile(GroupFilter):
 
     def keep(self, rewards: Tensor) -> Tensor:
         """Judge one round: Float [P, G] -> Bool [P]."""
+        differ_P = (rewards != rewards[:, :1]).any(dim=1)
         stds_P = rewards.double().std(dim=1, correction=0)
         if len(self._history) >= self.config.warmup:
             self._threshold = float(np.percentile(self._history, self.config.percentile))
         self._history += stds_P.tolist()
         if self.config.window is not None:
             del self._history[: -self.config.window]
-        return stds_P >= self._threshold
+        return differ_P & (stds_P >= self._threshold)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history and the latest threshold."""
