@@ -35,7 +35,7 @@ def test_1_the_threshold_is_a_probability_and_the_two_candidates_differ():
 def test_2_the_ratio_moves_with_the_weights_and_the_clip_acts_on_each_transition():
     # released: exp(s - s.detach()), always 1; and min taken after the mean over images
     generator = toy()
-    parts = toy_parts(generator, config={"num_updates": 4}, optimizer=optimizer(generator, lr=0.3))
+    parts = toy_parts(generator, config={"num_updates": 4}, optimizer=optimizer(generator, lr=0.05))
     metrics = learn(parts, collect(parts, PROMPTS, 0))
     assert metrics["ratio_min"] < 1 < metrics["ratio_max"]
     assert 0 < metrics["clip_fraction"] < 1

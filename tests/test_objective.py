@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_transitions import AR, MIXED, P1, next_states, random_logits
+from test_transitions import AR, MASK, MIXED, P1, next_states, random_logits, transition
 
-from maskrl.grpo.objective import MAX_LOG_RATIO, clipped, kl_exact, kl_k3, ratio, surrogate
+from maskrl.grpo.objective import KL, MAX_LOG_RATIO, MAX_WEIGHT, clipped, kl_exact, ratio, surrogate
 
 
 def test_the_ratio_of_equals_is_exactly_one():
@@ -38,6 +38,29 @@ def test_the_surrogate_by_hand(value, adv, gain, flat):
     assert torch.autograd.grad(result.sum(), r)[0].item() == pytest.approx(0.0 if flat else adv)
 
 
+@pytest.mark.parametrize(
+    ("value", "adv", "gain", "flat"),
+    [(2.9, -2.0, -5.8, False), (3.1, -2.0, -6.0, True), (100.0, -2.0, -6.0, True), (3.1, 2.0, 2.4, True)],
+)
+def test_the_dual_clip_bounds_the_ratio_where_the_advantage_is_negative(value, adv, gain, flat):
+    r, a = torch.tensor([value], requires_grad=True), torch.tensor([adv])
+    result = surrogate(r, a, 0.1, 0.2, 3.0)
+    assert result.item() == pytest.approx(gain)
+    assert clipped(r, a, 0.1, 0.2, 3.0).item() is flat
+    assert torch.autograd.grad(result.sum(), r)[0].item() == pytest.approx(0.0 if flat else adv)
+    assert clipped(r, a, 0.1, 0.2).item() is (adv > 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("distance", [-30.0, -10.1, -9.9, 9.9, 10.1, 30.0])
+@pytest.mark.parametrize("adv", [-1.0, 1.0])
+def test_where_the_ratio_is_clamped_it_counts_as_clipped(distance, adv, dtype):
+    logp = torch.tensor([distance], dtype=dtype, requires_grad=True)
+    r, a = ratio(logp, torch.zeros(1, dtype=dtype)), torch.tensor([adv], dtype=dtype)
+    gradient = torch.autograd.grad(surrogate(r, a, 0.1, 0.2).sum(), logp)[0]
+    assert clipped(r, a, 0.1, 0.2).item() is (gradient.item() == 0)
+
+
 @given(st.floats(0.01, 10), st.floats(-5, 5))
 def test_the_surrogate_is_a_lower_bound_and_flat_where_clipped(value, adv):
     r, a = (
@@ -59,28 +82,82 @@ def test_the_surrogate_clips_each_transition_and_not_their_mean():
     assert surrogate(r.mean(), a.mean(), 0.1, 0.2).item() == pytest.approx(1.0)
 
 
-def test_k3_is_zero_with_zero_gradient_at_the_reference_and_positive_elsewhere():
-    logp = torch.tensor([-3.0, -3.0, -3.0], requires_grad=True)
-    value = kl_k3(logp, torch.tensor([-3.0, -2.0, -500.0]))
-    assert value[0] == 0
-    assert (value[1:] > 0).all()
-    gradient = torch.autograd.grad(value.sum(), logp)[0]
-    assert gradient[0] == 0
-    assert gradient[1] == pytest.approx(1 - torch.e)
-    assert gradient.isfinite().all()
-
-
 def all_revealed(seed, name=P1):
     """log p of every outcome of a last transition: 3 positions, 3 codes."""
     everything = next_states(3, 3, 3)
     return name.log_prob(0.3 * random_logits(seed, 3, 3).repeat(len(everything.state), 1), everything)
 
 
-def test_k3_averages_to_the_kl_of_a_normalised_transition():
-    logp, reference = all_revealed(0), all_revealed(1)
-    kl = (logp.exp() * (logp - reference)).sum()
-    assert kl > 0.01
-    torch.testing.assert_close((logp.exp() * kl_k3(logp, reference)).sum(), kl)
+def proposals_of(num_positions, num_codes):
+    """Every combination of proposals on a blank canvas of which one position is revealed."""
+    everything = torch.cartesian_prod(*[torch.arange(num_codes)] * num_positions).view(-1, num_positions)
+    return transition(
+        [[MASK] * num_positions] * len(everything), everything.tolist(), [[0]] * len(everything)
+    )
+
+
+def expected_gradient(kl, logits, reference, row):
+    """E over the proposals of the penalty's gradient in the logits [positions, codes], and of its value."""
+    many = len(row.state)
+    leaf = logits.clone().requires_grad_()
+    chance = AR.log_prob(leaf.detach().repeat(many, 1), row).exp()
+    value = (chance * KL[kl](leaf.repeat(many, 1), reference.repeat(many, 1), row)).sum()
+    return torch.autograd.grad(value, leaf)[0], value.detach()
+
+
+def closed_form(logits, reference, reverse):
+    """KL(policy || reference), or the reverse, of all positions together, and its gradient."""
+    leaf = logits.clone().requires_grad_()
+    p, q = leaf.log_softmax(-1), reference.log_softmax(-1)
+    value = (q.exp() * (q - p)).sum() if reverse else (p.exp() * (p - q)).sum()
+    return torch.autograd.grad(value, leaf)[0], value.detach()
+
+
+@pytest.mark.parametrize(("kl", "reverse"), [("exact", False), ("k2", False), ("k3", True)])
+def test_the_direction_of_each_penalty_by_enumeration(kl, reverse):
+    logits, reference = 0.4 * random_logits(0, 3, 3), 0.4 * random_logits(1, 3, 3)
+    found, value = expected_gradient(kl, logits, reference, proposals_of(3, 3))
+    wanted, _ = closed_form(logits, reference, reverse)
+    other, _ = closed_form(logits, reference, not reverse)
+    torch.testing.assert_close(found, wanted)
+    assert (found - other).abs().max() > 0.01
+    if kl != "k2":
+        torch.testing.assert_close(value, closed_form(logits, reference, False)[1])
+
+
+@pytest.mark.parametrize("kl", ["exact", "k2", "k3"])
+def test_the_penalty_holds_over_a_thousand_positions(kl):
+    # a drift of 0.02 nats a token is 20 nats a transition: beyond any clamp of the sum
+    num_tokens, num_codes = 1024, 4
+    reference = torch.zeros(num_tokens, num_codes)
+    pulled = torch.tensor([[0.02, 0.0, 0.0, 0.0]]).repeat(num_tokens, 1).requires_grad_()
+    row = transition([[MASK] * num_tokens], [[0] * num_tokens], [list(range(num_tokens))])
+    value = KL[kl](pulled, reference, row)
+    gradient = torch.autograd.grad(value.sum(), pulled)[0]
+    assert 0 < value.item() < 1
+    assert (gradient[:, 0] > 0).all()
+    assert gradient.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("kl", ["k2", "k3"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_proposal_far_from_the_reference_still_pulls_and_not_without_bound(kl, sign):
+    for drift in (9.9, 15.0, 60.0):
+        leaf = torch.tensor([[0.0, -sign * drift]], requires_grad=True)
+        row = transition([[MASK]], [[1]], [[0]])
+        value = KL[kl](leaf, torch.zeros(1, 2), row)
+        gradient = torch.autograd.grad(value.sum(), leaf)[0]
+        assert value.isfinite().all()
+        assert 0 < gradient.abs().max() <= max(MAX_WEIGHT, drift) or leaf[0, 1] > 0
+
+
+@pytest.mark.parametrize("kl", ["exact", "k2", "k3"])
+def test_the_penalty_is_zero_with_zero_gradient_at_the_reference_alone(kl):
+    logits = random_logits(0, 8, 3).requires_grad_()
+    at_home = KL[kl](logits, logits.detach(), MIXED)
+    assert (at_home == 0).all()
+    assert torch.autograd.grad(at_home.sum(), logits)[0].abs().max() < 1e-12
+    assert (KL[kl](logits, random_logits(1, 8, 3), MIXED) > 0).all()
 
 
 def test_exact_kl_by_hand():

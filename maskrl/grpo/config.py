@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import RecipeError
@@ -17,6 +17,10 @@ class GRPOConfig(ComponentConfig):
 
     ``num_updates`` is the number of optimizer steps per collected batch; ``max_resamples`` how often a group
     that the filter rejects is drawn again before it is left out of the loss; ``kl_coef`` is beta.
+
+    ``dual_clip`` bounds the ratio where the advantage is negative (None: not at all, as in eq. 10); 3 is usual, and
+    wise where ``num_updates`` is more than 1. ``kl``: "exact" and "k2" have the gradient of KL(policy || reference),
+    eq. 10's; "k3" that of KL(reference || policy).
     """
 
     group_size: int = Field(default=6, ge=2)
@@ -25,10 +29,19 @@ class GRPOConfig(ComponentConfig):
     eps_low: float = Field(default=0.1, gt=0, lt=1)
     eps_high: float = Field(default=0.2, gt=0)
     kl_coef: float = Field(default=0.0, ge=0)
-    kl: Literal["k3", "exact"] = "k3"
+    dual_clip: float | None = Field(default=None, gt=1)
+    kl: Literal["exact", "k2", "k3"] = "exact"
     advantage_std: Literal["group", "global", "none"] = "group"
     advantage_eps: float = Field(default=1e-4, gt=0)
     max_resamples: int = Field(default=2, ge=0)
+
+    @model_validator(mode="after")
+    def _clips_in_order(self) -> Self:
+        if self.dual_clip is not None and self.dual_clip <= 1 + self.eps_high:
+            raise ValueError(
+                f"dual_clip = {self.dual_clip} must lie above 1 + eps_high = {1 + self.eps_high}; 3 is usual"
+            )
+        return self
 
     def steps(self, spec: GeneratorSpec) -> int:
         """T before any reduction: the recipe's number, else the generator's published one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maskrl.errors import TrainingError
 from maskrl.grpo.collect import encode
-from maskrl.grpo.objective import clipped, kl_exact, kl_k3, ratio, surrogate
+from maskrl.grpo.objective import KL, clipped, ratio, surrogate
 from maskrl.grpo.parts import Batch, Parts, lockstep
 from maskrl.interfaces import Condition
 from maskrl.types import Transition
@@ -117,13 +118,14 @@ def _accumulate(
     images, never a mean of the micro-batches' means.
     """
     table: list[Scores] = []
+    bounds = (parts.config.eps_low, parts.config.eps_high, parts.config.dual_clip or math.inf)
     for index in torch.split(torch.arange(len(pairs.rows), device=pairs.rows.device), parts.micro_batch):
         micro = Pairs(**{name: values[index] for name, values in vars(pairs).items()})
         logp_K, kl_K = _forward(parts, batch, micro, reference)
         ratio_K = ratio(logp_K, logp_K.detach() if old_logp is None else old_logp[index])
-        gain_K = surrogate(ratio_K, micro.adv, parts.config.eps_low, parts.config.eps_high)
+        gain_K = surrogate(ratio_K, micro.adv, *bounds)
         loss_K = -micro.weights * (gain_K - parts.config.kl_coef * kl_K)
-        flat_K = clipped(ratio_K, micro.adv, parts.config.eps_low, parts.config.eps_high).float()
+        flat_K = clipped(ratio_K, micro.adv, *bounds).float()
         table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K))))
         _check(parts, batch, micro, loss_K.detach())
         (loss_K.sum() / num_images).backward()
@@ -142,10 +144,7 @@ def _forward(parts: Parts, batch: Batch, micro: Pairs, reference: Condition | No
         return logp_K, torch.zeros_like(logp_K)
     with torch.no_grad():
         base_MV = parts.reference.logits(transition.state, reference.select(prompts_K), *inputs)
-        base_logp_K = _score(parts, base_MV, transition)
-    if parts.config.kl == "exact":
-        return logp_K, kl_exact(logits_MV, base_MV, transition)
-    return logp_K, kl_k3(logp_K, base_logp_K)
+    return logp_K, KL[parts.config.kl](logits_MV, base_MV, transition)
 
 
 def _score(parts: Parts, logits: Tensor, transition: Transition) -> Tensor:
