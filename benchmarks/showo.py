@@ -422,7 +422,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = write_checkpoint(SIZES[args.size], Path(folder), device)
         generator = Showo(config)
-        cost = Showo.cost(config, bf16=bf16, checkpointing=args.checkpointing, text_tokens=4)
+        cost = Showo.cost(config, text_tokens=4)
     generator.module.to(device)
     if args.checkpointing:
         generator.module.gradient_checkpointing_enable()

@@ -42,13 +42,11 @@ class MaskedGenerator(Component):
     spec: GeneratorSpec
 
     @classmethod
-    def cost(cls, config: Any, *, bf16: bool, checkpointing: bool, text_tokens: int) -> Cost:
+    def cost(cls, config: Any, *, text_tokens: int) -> Cost:
         """Say what a generator of these settings costs, without loading its weights.
 
         Args:
             config: as the generator would get it.
-            bf16: whether the network computes in bf16.
-            checkpointing: whether activations are computed again in the backward pass.
             text_tokens: length of a text, as the network counts it.
 
         Raises:

@@ -16,12 +16,12 @@ M    masked positions of a batch of states, packed row by row
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,42 @@ class GeneratorSpec:
 
 
 @dataclass(frozen=True)
+class Pass:
+    """One run of a network over some images, whose memory is asked for.
+
+    Attributes:
+        rows: images; with guidance those of the null branch too.
+        masked: positions of all rows at which codes are wanted.
+        texts: that are read in this pass; 0: they have been read before.
+        gradient: whether a backward pass follows.
+        bf16: whether the network computes in bf16, by autocast.
+        checkpointing: whether activations are computed again in the backward pass.
+        prepare: what is done to the network first, such as putting adapters beside its layers.
+    """
+
+    rows: int
+    masked: int
+    texts: int
+    gradient: bool
+    bf16: bool
+    checkpointing: bool
+    prepare: Callable[[nn.Module], object]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a pass takes beside weights and gradients.
+
+    Attributes:
+        kept: what is there between the forward and the backward pass, the logits aside.
+        peak: the most that is there at a time, the logits or their gradient included, what scores them aside.
+    """
+
+    kept: float
+    peak: float
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a generator costs, known without its weights. A multiplication and an addition are two FLOPs.
 
@@ -77,11 +113,11 @@ class Cost:
             rank 1 beside them hold.
         prompt_flops: reading one text.
         image_flops: one image at one step, forward, without the head.
+        again_flops: of ``image_flops``, what activation checkpointing does a second time.
         position_flops: the head at one masked position, forward.
         decode_flops: painting one image.
-        decode_bytes: what painting one image takes beside the weights, about.
-        pair_bytes: what autograd keeps of one (image, step) pair, without the head.
-        copy_bytes: what it keeps beside that whatever the number of pairs: weights in the precision of the computation.
+        decode_bytes: what painting one image takes beside the weights, in fp32.
+        footprint: says what a pass of the network takes.
     """
 
     spec: GeneratorSpec
@@ -90,11 +126,11 @@ class Cost:
     adapter_sizes: Mapping[str, int]
     prompt_flops: float
     image_flops: float
+    again_flops: float
     position_flops: float
     decode_flops: float
     decode_bytes: float
-    pair_bytes: float
-    copy_bytes: float
+    footprint: Callable[[Pass], Footprint]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """The recipes that come with maskrl."""
 
+import json
+import math
+import re
+
 import pytest
 
 from maskrl.recipe import read_recipe, shipped_recipes
@@ -7,6 +11,7 @@ from maskrl.runtime.prompts import training_prompts
 from maskrl.training.plan import plan
 
 GIB = 2**30
+NO_DATASET = ("prompts.limit=", "prompts.min_words=", "prompts.max_words=")
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
@@ -14,6 +19,9 @@ def test_every_recipe_is_valid(name):
     recipe = read_recipe(name)
     assert recipe.training.updates > 0
     assert read_recipe(name).digest() == recipe.digest()
+
+
+SHOWO = ("showo_256_clip", "showo_clip", "showo_clip_lora", "showo_clip_released")
 
 
 def test_the_papers_run_has_the_papers_values():
@@ -25,9 +33,52 @@ def test_the_papers_run_has_the_papers_values():
     grpo, training = recipe.grpo, recipe.training
     assert (grpo.group_size, grpo.num_steps, grpo.kl_coef) == (6, 50, 0)
     assert grpo.group_size * training.prompts_per_update == 96
+    assert training.updates * training.prompts_per_update == recipe.prompts.limit == 10_000
     assert (training.learning_rate, training.betas, training.weight_decay) == (3e-6, (0.9, 0.95), 0.02)
-    assert (training.lr_schedule, training.warmup_updates, training.updates) == ("cosine", 1000, 16000)
     assert (recipe.sampling.guidance_train, recipe.sampling.guidance_eval) == (0, 5)
+
+
+@pytest.mark.parametrize("name", SHOWO)
+def test_what_the_released_loop_says_is_in_every_recipe_of_show_o(name):
+    recipe = read_recipe(name)
+    reward, training = recipe.reward.settings(), recipe.training
+    assert (reward["model"], reward["pretrained"]) == ("ViT-H-14", "laion2b_s32b_b79k")
+    assert (training.updates, training.lr_schedule, training.decay) == (625, "cosine", "matrices")
+    ticks, processes = 16_000, 16  # of a scheduler that ticks once for every process
+    assert training.schedule_updates == ticks / processes
+    assert training.warmup_updates == math.ceil(1_000 / processes)
+
+
+def test_the_released_run_is_one_process_of_it():
+    written, released = (
+        read_recipe(name).model_dump(mode="json") for name in ("showo_clip", "showo_clip_released")
+    )
+    different = {key for key in written if written[key] != released[key]}
+    assert different == {"transition", "filter", "prompts", "training"}
+    assert released["transition"]["name"] == "p_theta2"
+    assert released["filter"]["name"] == "keep_all"
+    assert released["training"] == {**written["training"], "prompts_per_update": 1}
+    assert released["prompts"] == {**written["prompts"], "column": "org_caption"}
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("showo_clip", 18, 26), ("showo_clip_released", 1.1, 1.6)]
+)
+def test_a_gpu_of_790_tflops_needs_hours_and_not_weeks(cli, name, least, most):
+    result = cli("plan", "--recipe", name, "--rate", 790, "--efficiency", 0.57)
+    hours = re.search(r"^625 updates: ([\d.]+) hours$", result.out, re.MULTILINE)
+    assert hours is not None, result.err
+    assert least < float(hours[1]) < most
+
+
+def test_the_authors_kind_of_prompt_file_is_read(tmp_path):
+    file = tmp_path / "captions.json"
+    file.write_text(
+        json.dumps([{"image": "1.jpg", "caption": "a red barn"}, {"caption": "two dogs on a beach"}])
+    )
+    changes = (f"prompts.train={file}", "prompts.column=caption", *NO_DATASET)
+    prompts = training_prompts(read_recipe("showo_clip_released", changes).prompts)
+    assert [prompt.text for prompt in prompts] == ["a red barn", "two dogs on a beach"]
 
 
 @pytest.mark.parametrize(
@@ -37,14 +88,9 @@ def test_recipes_fit_the_devices_that_they_name(name, device):
     assert plan(read_recipe(name), text_tokens=60, processes=1).peak < 0.8 * device * GIB
 
 
-@pytest.mark.parametrize("name", ["showo_clip", "showo_256_clip", "showo_clip_lora"])
+@pytest.mark.parametrize("name", SHOWO)
 def test_they_start_without_a_hub_from_the_prompts_that_ship(name):
-    changes = (
-        "prompts.train=prompts/captions.txt",
-        "prompts.column=",
-        "prompts.limit=",
-        "prompts.max_words=",
-    )
+    changes = ("prompts.train=prompts/captions.txt", "prompts.column=", *NO_DATASET)
     prompts = training_prompts(read_recipe(name, changes).prompts)
     lengths = [len(prompt.text.split()) for prompt in prompts]
     assert len({prompt.text for prompt in prompts}) == len(prompts) == 300

@@ -107,7 +107,7 @@ def test_the_language_models_own_weights_are_not_carried_along(folders, tmp_path
 def test_a_plan_follows_the_recipes_language_model(folders):
     settings = move_language_model(folders, "recipe")
     config = Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1]), **settings)
-    cost = Showo.cost(config, bf16=False, checkpointing=False, text_tokens=3)
+    cost = Showo.cost(config, text_tokens=3)
     assert cost.parameters == sum(p.numel() for p in Showo(config).module.parameters())
 
 

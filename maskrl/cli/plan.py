@@ -11,6 +11,7 @@ from maskrl.cli.source import RecipeOption, SetOption, open_source
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from maskrl.recipe import Recipe
     from maskrl.training.plan import Plan
 
 GIB = 2**30
@@ -24,6 +25,10 @@ def plan(
     memory: Annotated[
         float | None, typer.Option(min=0, help="GiB of the device; by default those of the one here.")
     ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="TFLOP/s of a large matrix product there; by default measured here."),
+    ] = None,
     efficiency: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Share of the matrix product's rate that is reached.")
     ] = 0.4,
@@ -32,28 +37,49 @@ def plan(
     import torch
     from rich.console import Console
 
-    from maskrl.training.plan import cheaper, check_processes, device_memory, matmul_rate
+    from maskrl.training.plan import check_processes, device_memory, matmul_rate
     from maskrl.training.plan import plan as make_plan
 
     chosen = open_source(recipe, None, None, overrides or ())
     check_processes(chosen, processes)
     made = make_plan(chosen, text_tokens, processes)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if chosen.training.dtype == "bf16" else torch.float32
-    rate = matmul_rate(device, dtype)
     typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")
     Console().print(_memory_table(made))
-    typer.echo(f"{rate / 1e12:.3g} TFLOP/s measured on this {device}; {efficiency:.0%} of that are assumed")
-    Console().print(_time_table(made, rate * efficiency, processes))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if rate is None:
+        dtype = torch.bfloat16 if chosen.training.dtype == "bf16" else torch.float32
+        flops, where = matmul_rate(device, dtype), f"measured on this {device}"
+    else:
+        flops, where = rate * 1e12, "as given"
+    typer.echo(f"{flops / 1e12:.3g} TFLOP/s {where}; {efficiency:.0%} of that are assumed")
+    Console().print(_time_table(made, flops * efficiency, processes))
+    typer.echo(_whole_run(made, flops * efficiency, processes))
     limit = memory * GIB if memory is not None else device_memory(device)
-    if limit is None or made.peak <= limit:
-        return
-    for changes, less in cheaper(chosen):
-        if (peak := make_plan(less, text_tokens, processes).peak) <= limit:
+    if limit is not None and made.peak > limit:
+        typer.echo(_advice(chosen, made, processes, limit))
+
+
+def _whole_run(made: Plan, rate: float, processes: int) -> str:
+    """Say how long a run takes; resampled groups and what judges in an evaluation are not counted."""
+    hours = made.run() / rate / 3600
+    lines = [f"{made.updates} updates: {hours:.3g} hours"]
+    if processes > 1:
+        lines[0] += f" on {processes} devices, {hours * processes:.3g} of one"
+    if made.evaluated:
+        more = made.evaluation_flops / rate / 3600 / processes
+        lines.append(f"evaluations: {made.evaluated} images, {more:.3g} hours more, the judge aside")
+    return "\n".join(lines)
+
+
+def _advice(recipe: Recipe, made: Plan, processes: int, limit: float) -> str:
+    """Find the first of the savings that brings a recipe below the limit."""
+    from maskrl.training.plan import cheaper, plan_of
+
+    for changes, less in cheaper(recipe):
+        if (peak := plan_of(less, made.cost, processes).peak) <= limit:
             sets = " ".join(f"--set {change}" for change in changes)
-            typer.echo(f"more than {limit / GIB:.0f} GiB; {peak / GIB:.1f} GiB with {sets}")
-            return
-    typer.echo(f"more than {limit / GIB:.0f} GiB, whatever is saved: take a larger device")
+            return f"more than {limit / GIB:.0f} GiB; {peak / GIB:.1f} GiB with {sets}"
+    return f"more than {limit / GIB:.0f} GiB, whatever is saved: take a larger device"
 
 
 def _memory_table(made: Plan) -> Table:
@@ -84,8 +110,7 @@ def _time_table(made: Plan, rate: float, processes: int) -> Table:
         table.add_column(heading, justify="left" if heading == "time" else "right")
     counts = {"rollout": (made.images, "images"), "update": (made.pairs, "transitions")}
     total = 0.0
-    for stage, flops in made.flops.items():
-        done = flops + (made.recomputed_flops if stage == "update" else 0.0)
+    for stage, done in made.stages().items():
         seconds = done / rate
         total += seconds
         number, what = counts.get(stage, (0, ""))

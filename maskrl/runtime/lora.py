@@ -29,17 +29,26 @@ def adapt(generator: MaskedGenerator, config: LoraConfig, seed: int) -> None:
     Raises:
         RecipeError: peft is missing, or the network has no such layers.
     """
-    try:
-        import peft  # an extra, and slow to import
-    except ModuleNotFoundError as error:
-        raise RecipeError("[lora] needs the package 'peft': pip install 'maskrl[lora]'") from error
     targets = list(config.targets or generator.spec.lora_targets)
     if not targets:
         raise RecipeError(
             f"{type(generator).__name__} names no layers for adapters; say lora.targets = [...]"
         )
+    adapt_network(generator.module, targets, config, seed)
+
+
+def adapt_network(module: nn.Module, targets: list[str], config: LoraConfig, seed: int) -> None:
+    """Do what :func:`adapt` does to a network, beside layers of these names.
+
+    Raises:
+        RecipeError: peft is missing, or the network has no such layers.
+    """
+    try:
+        import peft  # an extra, and slow to import
+    except ModuleNotFoundError as error:
+        raise RecipeError("[lora] needs the package 'peft': pip install 'maskrl[lora]'") from error
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha or config.rank, target_modules=targets)
-    module = generator.module.requires_grad_(False)
+    module.requires_grad_(False)
     if config.base_dtype == "bf16":
         for parameter in module.parameters():  # not the buffers: rotary angles would be wrong
             parameter.data = parameter.data.to(torch.bfloat16)

@@ -5,39 +5,42 @@ Estimates: allocators, libraries and fragments take more. Sizes and FLOPs of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
 
 from maskrl.errors import RecipeError
-from maskrl.grpo.config import resolve
-from maskrl.grpo.schedule import unmask_counts
 from maskrl.recipe import LoraConfig, Recipe
-from maskrl.types import Cost, Stream
+from maskrl.runtime.lora import adapt_network
+from maskrl.training.work import Work
+from maskrl.types import Cost, Footprint, Pass
 
 MIB = 2**20
 ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03}  # of moments, per trained number
 SCORE_BYTES = (
-    16  # per logit being scored: log-softmax, the sum of p_theta1, and the gradients of both, in fp32
+    17  # per logit being scored by p_theta1: log-softmax, the sum, its set, and the gradients, in fp32
 )
 SAMPLE_BYTES = 24  # per logit being sampled: log p and p in fp32, the cumulative sum and its target in fp64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One update of one process.
+    """One update of one process, and how often.
 
     Attributes:
         cost: of the generator.
         trained: numbers that training moves.
         memory: bytes by part that are there throughout.
         transient: bytes by stage that are there for a while; the largest counts.
-        flops: by stage; a backward pass counts twice its forward pass.
+        flops: by stage.
         recomputed_flops: those that are computed a second time to save memory; no part of ``flops``.
         images: painted; pairs: (image, step) pairs that enter the loss.
+        updates: of the run.
+        evaluated: images that the run's evaluations paint, on all processes together, and ``evaluation_flops`` for it.
     """
 
     cost: Cost
@@ -48,11 +51,22 @@ class Plan:
     recomputed_flops: float
     images: int
     pairs: int
+    updates: int
+    evaluated: int
+    evaluation_flops: float
 
     @property
     def peak(self) -> float:
         """Bytes at the fullest moment."""
         return sum(self.memory.values()) + max(self.transient.values())
+
+    def stages(self) -> dict[str, float]:
+        """FLOPs of an update by stage, those for the sake of memory included."""
+        return {**self.flops, "update": self.flops["update"] + self.recomputed_flops}
+
+    def run(self) -> float:
+        """FLOPs of one process for all updates."""
+        return self.updates * sum(self.stages().values())
 
 
 def plan(recipe: Recipe, text_tokens: int, processes: int) -> Plan:
@@ -61,19 +75,25 @@ def plan(recipe: Recipe, text_tokens: int, processes: int) -> Plan:
     Raises:
         RecipeError: the generator or the reward does not say what it costs, or sizes do not fit each other.
     """
+    cost = recipe.generator.component.cost(recipe.generator.config, text_tokens=text_tokens)
+    return plan_of(recipe, cost, processes)
+
+
+def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
+    """Do as :func:`plan` for a generator whose cost is known.
+
+    Raises:
+        RecipeError: the reward does not say what it costs, or sizes do not fit each other.
+    """
     training = recipe.training
-    bf16 = training.dtype == "bf16"
-    generator = recipe.generator
-    cost = generator.component.cost(
-        generator.config, bf16=bf16, checkpointing=training.activation_checkpointing, text_tokens=text_tokens
-    )
     reward_parameters, reward_flops = recipe.reward.component.cost(recipe.reward.config)
     watched = [chosen.component.cost(chosen.config) for chosen in recipe.watch.rewards.values()]
     reward_parameters += sum(parameters for parameters, _ in watched)
     reward_flops += sum(flops for _, flops in watched) / recipe.watch.every
     images = training.prompts_per_update // processes * recipe.grpo.group_size
     trained = cost.parameters if recipe.lora is None else _adapters(cost, recipe.lora)
-    work = _Work(recipe, cost, images)
+    work = Work(recipe, cost, images)
+    evaluated, evaluation_flops = work.evaluations()
     return Plan(
         cost=cost,
         trained=trained,
@@ -85,44 +105,13 @@ def plan(recipe: Recipe, text_tokens: int, processes: int) -> Plan:
             "reward": images * reward_flops,
             "update": work.update(),
         },
-        recomputed_flops=work.update() / 3 if training.activation_checkpointing else 0.0,
+        recomputed_flops=work.recomputed() if training.activation_checkpointing else 0.0,
         images=images,
         pairs=work.pairs,
+        updates=training.updates,
+        evaluated=evaluated,
+        evaluation_flops=evaluation_flops,
     )
-
-
-class _Work:
-    """How often the network runs in an update, and at how many masked positions."""
-
-    def __init__(self, recipe: Recipe, cost: Cost, images: int) -> None:
-        self.cost, self.images, self.recipe = cost, images, recipe
-        sampling, reducer = resolve(recipe.sampling, cost.spec), recipe.reducer.build()
-        num_steps = reducer.rollout_steps(recipe.grpo.steps(cost.spec))
-        counts = unmask_counts(cost.spec.num_tokens, num_steps, sampling.schedule)
-        self.masked = [sum(counts[t:]) for t in range(num_steps)]
-        steps, _ = reducer.train_steps(num_steps, Stream(recipe.seed))
-        self.steps: list[int] = steps.tolist()
-        self.branches = 2 if sampling.guidance_train else 1
-        self.branches_in_loss = 2 if sampling.guidance_loss else 1
-        self.pairs = images * len(self.steps)
-
-    def rollout(self) -> float:
-        prompts = self.images / self.recipe.grpo.group_size * self.cost.prompt_flops
-        painted = self.images * sum(self._step(masked) for masked in self.masked)
-        return float(self.branches * (prompts + painted))
-
-    def update(self) -> float:
-        """Forward and backward, and forward once more where there is a reference."""
-        grpo = self.recipe.grpo
-        passes = grpo.num_updates * (4 if grpo.kl_coef > 0 else 3)
-        trained = sum(self._step(self.masked[t]) for t in self.steps)
-        return float(passes * self.branches_in_loss * self.images * trained)
-
-    def masked_on_average(self) -> float:
-        return float(sum(self.masked[t] for t in self.steps) / len(self.steps))
-
-    def _step(self, masked: int) -> float:
-        return self.cost.image_flops + masked * self.cost.position_flops
 
 
 def _adapters(cost: Cost, lora: LoraConfig) -> int:
@@ -146,22 +135,47 @@ def _memory(recipe: Recipe, cost: Cost, trained: int, reward_parameters: int) ->
     return parts
 
 
-def _transient(recipe: Recipe, cost: Cost, work: _Work) -> dict[str, float]:
-    training, codes = recipe.training, cost.spec.num_codes
+def _transient(recipe: Recipe, cost: Cost, work: Work) -> dict[str, float]:
+    training, spec = recipe.training, cost.spec
     logit_bytes = 2 if training.dtype == "bf16" else 4
-    rows = min(training.micro_batch, work.pairs)
-    scored = min(training.score_batch or rows, rows)
-    logits = work.masked_on_average() * codes * work.branches_in_loss
-    copies = 0.0 if recipe.lora is not None and recipe.lora.base_dtype == "bf16" else cost.copy_bytes
+    pairs = min(training.micro_batch, work.pairs)
+    scored = min(training.score_batch or pairs, pairs)
+    masked = work.masked_on_average()
     at_once = min(training.rollout_batch or work.images, work.images)
-    sampled = at_once * cost.spec.num_tokens * codes
+    rows, painted = pairs * work.branches_in_loss, at_once * work.branches
+    learning = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
+    painting = _footprint(recipe, cost, painted, painted * spec.num_tokens, texts=0)
+    logits = masked * spec.num_codes
+    sampled = at_once * spec.num_tokens * spec.num_codes
+    scoring = learning.kept + (2 * logit_bytes * pairs + SCORE_BYTES * scored) * logits
     return {
-        "update": copies
-        + rows * (work.branches_in_loss * cost.pair_bytes + 2 * logit_bytes * logits)
-        + scored * SCORE_BYTES * logits,
-        "rollout": sampled * (logit_bytes * work.branches + SAMPLE_BYTES),
+        "update": max(learning.peak, scoring),
+        "rollout": max(painting.peak, sampled * (logit_bytes * work.branches + SAMPLE_BYTES)),
         "decode": at_once * cost.decode_bytes,
     }
+
+
+def _footprint(recipe: Recipe, cost: Cost, rows: int, masked: int, texts: int) -> Footprint:
+    """Follow a pass: of the loss, where texts are read in it, or of the rollout."""
+    run = Pass(
+        rows=rows,
+        masked=masked,
+        texts=texts,
+        gradient=texts > 0,
+        bf16=recipe.training.dtype == "bf16",
+        checkpointing=recipe.training.activation_checkpointing,
+        prepare=_adapter_of(recipe, cost),
+    )
+    return cost.footprint(run)
+
+
+def _adapter_of(recipe: Recipe, cost: Cost) -> Callable[[nn.Module], object]:
+    """Return what puts a recipe's adapters beside the layers of a network."""
+    lora = recipe.lora
+    if lora is None:
+        return lambda module: None
+    targets = list(lora.targets or cost.spec.lora_targets)
+    return lambda module: adapt_network(module, targets, lora, recipe.seed)
 
 
 def cheaper(recipe: Recipe) -> Iterator[tuple[list[str], Recipe]]:

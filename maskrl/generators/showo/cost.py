@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,52 +13,50 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PhiConfig
 
+from maskrl.generators.showo.footprint import Allocations, footprint
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.network import Memory, ShowoNetwork
 from maskrl.generators.showo.prompting import Vocabulary
-from maskrl.types import Cost, GeneratorSpec
+from maskrl.types import Cost, Footprint, GeneratorSpec, Pass
 
 
 def measure(
-    spec: GeneratorSpec,
-    phi: PhiConfig,
-    vocabulary: Vocabulary,
-    sizes: MagvitConfig,
-    *,
-    bf16: bool,
-    checkpointing: bool,
-    text_tokens: int,
+    spec: GeneratorSpec, phi: PhiConfig, vocabulary: Vocabulary, sizes: MagvitConfig, text_tokens: int
 ) -> Cost:
-    """Count parameters, FLOPs and what autograd keeps, of networks of these sizes."""
+    """Count parameters and FLOPs of networks of these sizes."""
     assert spec.grid is not None
-    with FakeTensorMode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+    with FakeTensorMode(), torch.no_grad():
         network, magvit = ShowoNetwork(phi, vocabulary), Magvit(sizes)
-        if checkpointing:
-            network.gradient_checkpointing_enable()
         text = torch.zeros(text_tokens, dtype=torch.long)
         codes = torch.zeros(1, sizes.bits, *spec.grid)
-        one, two = (_kept(network, spec.num_tokens, text, images) for images in (1, 2))
-        with torch.no_grad():
-            memory = network.read([text], end=text_tokens)
-            return Cost(
-                spec=spec,
-                parameters=_count(network),
-                frozen_parameters=_count(magvit),
-                adapter_sizes=_adapter_sizes(network, spec.lora_targets),
-                prompt_flops=_flops(lambda: network.read([text], end=text_tokens)),
-                image_flops=_flops(lambda: _look(network, spec.num_tokens, memory, images=1)),
-                position_flops=2 * phi.hidden_size * spec.num_codes,
-                decode_flops=_flops(lambda: magvit.decoder(codes)),
-                decode_bytes=3
-                * _largest(magvit.decoder, codes),  # a block's input, output and what is between
-                pair_bytes=two - one,
-                copy_bytes=2 * one - two,
-            )
+        memory = network.read([text], end=text_tokens)
+        image_flops = _flops(lambda: _look(network, spec.num_tokens, memory))
+        last_product = 2 * (spec.num_tokens + 2) * phi.intermediate_size * phi.hidden_size
+        return Cost(
+            spec=spec,
+            parameters=_count(network),
+            frozen_parameters=_count(magvit),
+            adapter_sizes=_adapter_sizes(network, spec.lora_targets),
+            prompt_flops=_flops(lambda: network.read([text], end=text_tokens)),
+            image_flops=image_flops,
+            again_flops=image_flops
+            - phi.num_hidden_layers * last_product,  # a layer's last is not needed again
+            position_flops=2 * phi.hidden_size * spec.num_codes,
+            decode_flops=_flops(lambda: magvit.decoder(codes)),
+            decode_bytes=_decoding(magvit, codes),
+            footprint=partial(_footprint, spec.num_tokens, phi, vocabulary, text_tokens),
+        )
 
 
-def _look(network: ShowoNetwork, num_tokens: int, memory: Memory, images: int) -> Tensor:
-    ids = torch.zeros(images, num_tokens + 2, dtype=torch.long)
-    return network.look(ids, [images], memory, start=memory.lengths[0])
+def _footprint(
+    num_tokens: int, phi: PhiConfig, vocabulary: Vocabulary, text_tokens: int, run: Pass
+) -> Footprint:
+    return footprint(ShowoNetwork.unfilled(phi, vocabulary), num_tokens, text_tokens, run)
+
+
+def _look(network: ShowoNetwork, num_tokens: int, memory: Memory) -> Tensor:
+    ids = torch.zeros(1, num_tokens + 2, dtype=torch.long)
+    return network.look(ids, [1], memory, start=memory.lengths[0])
 
 
 def _flops(run: Callable[[], object]) -> float:
@@ -67,37 +66,11 @@ def _flops(run: Callable[[], object]) -> float:
     return float(counted.get_total_flops())
 
 
-def _largest(module: nn.Module, x: Tensor) -> int:
-    """Return the bytes of the largest tensor that any part of a network puts out."""
-    sizes = [0]
-
-    def look(part: nn.Module, inputs: object, output: Tensor) -> None:
-        sizes.append(output.numel() * output.element_size())
-
-    hooks = [part.register_forward_hook(look) for part in module.modules()]
-    module(x)
-    for hook in hooks:
-        hook.remove()
-    return max(sizes)
-
-
-def _kept(network: ShowoNetwork, num_tokens: int, text: Tensor, images: int) -> int:
-    """Count the bytes that autograd keeps of some images of one text, parameters and the text aside."""
-    with torch.no_grad():
-        memory = network.read([text], end=len(text))
-    own = {p.untyped_storage()._cdata for p in network.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = _look(network, num_tokens, memory, images)
-    assert result.requires_grad, "the network is there to be trained"
-    return sum(kept.values())
+def _decoding(magvit: Magvit, codes: Tensor) -> float:
+    """Follow what painting one image allocates."""
+    with Allocations([*magvit.parameters(), *magvit.buffers(), codes]) as allocations:
+        magvit.decoder(codes)
+    return float(allocations.peak)
 
 
 def _count(module: nn.Module) -> int:

@@ -83,7 +83,7 @@ class Showo(MaskedGenerator):
         self.spec = make_spec(config, self._settings, self.magvit.config)
 
     @classmethod
-    def cost(cls, config: Config, *, bf16: bool, checkpointing: bool, text_tokens: int) -> Cost:
+    def cost(cls, config: Config, *, text_tokens: int) -> Cost:
         """See :class:`MaskedGenerator`; the sizes of the published checkpoints are known without fetching them."""
         settings, phi, sizes = sizes_of(config.checkpoint, config.tokenizer, config.language_model)
         return measure(
@@ -91,9 +91,7 @@ class Showo(MaskedGenerator):
             phi_config(phi, settings.vocabulary),
             settings.vocabulary,
             sizes,
-            bf16=bf16,
-            checkpointing=checkpointing,
-            text_tokens=text_tokens,
+            text_tokens,
         )
 
     def _load_network(self) -> ShowoNetwork:

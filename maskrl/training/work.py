@@ -1,0 +1,89 @@
+"""How often the network runs in an update and in a run, at how many masked positions, and the FLOPs of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from maskrl.grpo.config import Sampling, resolve
+from maskrl.grpo.schedule import unmask_counts
+from maskrl.recipe import Recipe
+from maskrl.runtime.prompts import load_prompts
+from maskrl.types import Cost, Stream
+
+
+class Work:
+    """What one process does in an update.
+
+    Attributes:
+        images: painted in an update; ``pairs``: (image, step) pairs that enter the loss.
+        branches: forward passes of an image at a step of the rollout, ``branches_in_loss`` in the loss.
+    """
+
+    def __init__(self, recipe: Recipe, cost: Cost, images: int) -> None:
+        self.cost, self.images, self.recipe = cost, images, recipe
+        self._sampling, reducer = resolve(recipe.sampling, cost.spec), recipe.reducer.build()
+        num_steps = reducer.rollout_steps(recipe.grpo.steps(cost.spec))
+        self._masked = self._masked_at(num_steps, self._sampling)
+        steps, _ = reducer.train_steps(num_steps, Stream(recipe.seed))
+        self._steps: list[int] = steps.tolist()
+        self.branches = 2 if self._sampling.guidance_train else 1
+        self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
+        self.pairs = images * len(self._steps)
+
+    def rollout(self) -> float:
+        """Paint every image: a text is read once."""
+        texts = self.images / self.recipe.grpo.group_size + (self.branches - 1)
+        painted = self.branches * self.images * sum(self._step(masked) for masked in self._masked)
+        return texts * self.cost.prompt_flops + painted
+
+    def update(self) -> float:
+        """Forward and backward, and forward once more where there is a reference; texts are read in every pass.
+
+        A backward pass is two forward passes, one for the inputs and one for the weights; one where those are frozen.
+        """
+        grpo = self.recipe.grpo
+        passes = grpo.num_updates * ((3 if self.recipe.lora is None else 2) + (grpo.kl_coef > 0))
+        trained = self.branches_in_loss * self.images * sum(self._step(self._masked[t]) for t in self._steps)
+        return passes * (trained + self._texts_read() * self.cost.prompt_flops)
+
+    def recomputed(self) -> float:
+        """Run the layers of the images forward once more, for the backward pass; neither head nor texts."""
+        return self.recipe.grpo.num_updates * self.branches_in_loss * self.pairs * self.cost.again_flops
+
+    def evaluations(self) -> tuple[int, float]:
+        """Images of all evaluations of a run, on all processes, and the FLOPs of painting them."""
+        config, training = self.recipe.eval, self.recipe.training
+        if config.prompts is None:
+            return 0, 0.0
+        tasks = Counter(prompt.metadata.get("tag") for prompt in load_prompts(config.prompts))
+        brief = sum(min(count, config.prompts_per_task_during) for count in tasks.values())
+        between = max(training.updates - 1, 0) // config.every if config.every else 0
+        images = config.images_per_prompt * (2 * tasks.total() + between * brief)
+        num_steps = config.num_steps or self.recipe.grpo.steps(self.cost.spec)
+        branches = 2 if self._sampling.guidance_eval else 1
+        masked = self._masked_at(num_steps, self._sampling)
+        painted = branches * sum(map(self._step, masked)) + self.cost.decode_flops
+        return images, images * painted
+
+    def masked_on_average(self) -> float:
+        """Positions of a trained pair at which codes are scored."""
+        return float(sum(self._masked[t] for t in self._steps) / len(self._steps))
+
+    def texts(self, pairs: int) -> int:
+        """Texts of a pass of so many pairs: they come prompt by prompt."""
+        return -(-pairs // self._pairs_of_a_prompt()) + (self.branches_in_loss - 1)
+
+    def _texts_read(self) -> int:
+        of_one, size = self._pairs_of_a_prompt(), self.recipe.training.micro_batch
+        passes = [(start, min(start + size, self.pairs) - 1) for start in range(0, self.pairs, size)]
+        return sum(end // of_one - start // of_one + self.branches_in_loss for start, end in passes)
+
+    def _pairs_of_a_prompt(self) -> int:
+        return self.recipe.grpo.group_size * len(self._steps)
+
+    def _masked_at(self, num_steps: int, sampling: Sampling) -> list[int]:
+        counts = unmask_counts(self.cost.spec.num_tokens, num_steps, sampling.schedule)
+        return [sum(counts[t:]) for t in range(num_steps)]
+
+    def _step(self, masked: int) -> float:
+        return self.cost.image_flops + masked * self.cost.position_flops
