@@ -125,7 +125,15 @@ class MaskedGenerator(Component):
 
 
 class TransitionProb(Component):
-    """The probability of one unmasking step. Sees logits and a recorded step, never a model."""
+    """The probability of one unmasking step. Sees logits and a recorded step, never a model.
+
+    ``needs_sets`` asks the rollout to record :attr:`maskrl.types.Transition.sets`, N * V / 8 bytes an image and step.
+    ``continuous`` says whether ``log_prob`` is, in the logits: where it jumps, a second pass over a batch
+    (``grpo.num_updates``) has ratios far from 1, and in bf16 nothing but.
+    """
+
+    needs_sets: bool = False
+    continuous: bool = True
 
     @abstractmethod
     def log_prob(self, logits: Tensor, transition: Transition) -> Tensor:

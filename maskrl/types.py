@@ -163,6 +163,11 @@ class StepIndex:
     num_steps: int
 
 
+def _at(values: Any, index: Any) -> Any:
+    """Index what is there; None stays None."""
+    return None if values is None else values[index]
+
+
 @dataclass(frozen=True)
 class Transition:
     """One unmasking step of each of B rows; rows may be at different steps.
@@ -177,6 +182,8 @@ class Transition:
         tau: Float [B], temperature of the Gumbel noise on the confidence.
         step: which step each row is at.
         mask_id: the token that means "masked".
+        sets: the set {k} of eq. 14 under the behaviour policy, as bits: uint8 [B, N, ceil(V / 8)]; None or empty where
+            the transition probability does not ask for it.
     """
 
     state: Tensor
@@ -187,6 +194,7 @@ class Transition:
     tau: Tensor
     step: StepIndex
     mask_id: int
+    sets: Tensor | None = None
 
     @property
     def masked(self) -> Tensor:
@@ -206,7 +214,9 @@ class Transition:
     def select(self, rows: Tensor) -> Transition:
         """Pick rows: Long [K] in [0, B)."""
         per_row = {
-            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("step", "mask_id")
+            f.name: _at(getattr(self, f.name), rows)
+            for f in fields(self)
+            if f.name not in ("step", "mask_id")
         }
         step = StepIndex(self.step.t[rows], self.step.num_steps)
         return Transition(step=step, mask_id=self.mask_id, **per_row)
@@ -236,6 +246,7 @@ class Trajectory:
         tokens: Long [B, N], every position a code.
         entropy: Float [B, T], nats: mean entropy of p over the masked positions.
         mask_id: the token that means "masked".
+        sets: uint8 [B, T, N, ceil(V / 8)], as in :class:`Transition`.
     """
 
     state: Tensor
@@ -247,6 +258,7 @@ class Trajectory:
     tokens: Tensor
     entropy: Tensor
     mask_id: int
+    sets: Tensor | None = None
 
     @property
     def num_images(self) -> int:
@@ -269,11 +281,12 @@ class Trajectory:
             tau=self.tau[steps],
             step=StepIndex(steps, self.num_steps),
             mask_id=self.mask_id,
+            sets=_at(self.sets, (rows, steps)),
         )
 
     def select(self, rows: Tensor) -> Trajectory:
         """Pick images: ``rows`` Long [K] in [0, B)."""
         per_image = {
-            f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in ("tau", "mask_id")
+            f.name: _at(getattr(self, f.name), rows) for f in fields(self) if f.name not in ("tau", "mask_id")
         }
         return Trajectory(tau=self.tau, mask_id=self.mask_id, **per_image)

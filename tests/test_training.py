@@ -17,6 +17,7 @@ from maskrl.runtime.metrics import is_wall_clock, read_rows
 from maskrl.training.display import Display, duration, sparkline
 from maskrl.training.loop import train
 from maskrl.training.schedule import learning_rate, prompts_of
+from maskrl.training.setup import set_up
 from maskrl.types import Prompt, Stream
 
 TOY = Path(__file__).with_name("toy_run.py")
@@ -27,6 +28,7 @@ seed = 3
 name = "{TOY}:ToyGenerator"
 [transition]
 name = "p_theta1"
+threshold = "kept_set"
 [reward]
 name = "{TOY}:Red"
 [filter]
@@ -370,3 +372,33 @@ def test_the_panel_says_what_is_under_way(capsys):
         display.now("painting the sample prompts")
     shown = capsys.readouterr().out
     assert "painting the sample prompts" in shown
+
+
+NOISY = ("grpo.num_updates=2", "training.dtype=bf16")
+
+
+def test_several_passes_with_a_probability_that_jumps_are_warned_of(folder):
+    with pytest.warns(
+        UserWarning, match=r"'p_theta1' jumps .* in bf16 they are noise; set transition.threshold"
+    ):
+        set_up(recipe_of(folder, "transition.threshold=current", *NOISY))
+    with pytest.warns(UserWarning, match=r"'p_theta1' jumps .* or at least grpo\.dual_clip = 3"):
+        set_up(recipe_of(folder, "transition.threshold=current", "grpo.num_updates=2"))
+
+
+@pytest.mark.parametrize(
+    "advice",
+    [
+        (*NOISY, "transition.threshold=kept_set"),
+        (*NOISY, "transition.name=p_theta2", "transition.threshold="),
+        ("grpo.num_updates=1", "training.dtype=bf16"),
+        ("grpo.num_updates=2", "grpo.dual_clip=3.0"),
+    ],
+)
+def test_every_way_out_that_the_message_names_is_one(folder, advice):
+    train(
+        recipe_of(folder, "transition.threshold=current", *advice),
+        folder / "run",
+        resume=False,
+        display=False,
+    )

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import combinations, product
 
@@ -6,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrl.grpo.confidence import border
+from maskrl.grpo.confidence import border, pack_bits, remaskable, unpack_bits
 from maskrl.grpo.rollout import unmask
 from maskrl.transitions.ar import Ar
 from maskrl.transitions.p_theta1 import LOG_FLOOR, PTheta1
@@ -15,6 +16,7 @@ from maskrl.types import StepIndex, Transition
 
 AR, P2 = Ar(Ar.Config()), PTheta2(PTheta2.Config())
 P1, RECORDED = PTheta1(PTheta1.Config()), PTheta1(PTheta1.Config(threshold="recorded"))
+KEPT, BORDER = (PTheta1(PTheta1.Config(threshold=name)) for name in ("kept_set", "border"))
 MASK = 99
 
 
@@ -135,6 +137,96 @@ def test_the_current_threshold_is_normalised_off_policy_and_the_recorded_one_is_
     torch.testing.assert_close(RECORDED.log_prob(old.repeat(many, 1), recorded), old_logp)
     assert current_sum == pytest.approx(1)
     assert abs(recorded_sum - 1) > 0.05
+
+
+def with_sets(everything, logits):
+    """The sets {k} that a rollout under these logits would have recorded with every next state."""
+    many, num_masked = everything.state.shape
+    log_p = logits.log_softmax(-1).repeat(many, 1)
+    logp_BN = everything.unpack(
+        log_p.gather(1, everything.pack(everything.proposals)[:, None])[:, 0], torch.inf
+    )
+    threshold_B, behind_BN = border(logp_BN, everything.revealed)
+    spread = threshold_B[:, None].expand(many, num_masked)
+    flags = remaskable(log_p, everything.pack(spread), everything.pack(behind_BN))
+    return replace(everything, sets=pack_bits(flags).view(many, num_masked, -1))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("num_revealed", [1, 2])
+def test_the_kept_set_is_p_theta1_on_policy_and_normalised_off_policy(num_revealed, ties):
+    everything = next_states(3, 4, num_revealed)
+    many = len(everything.state)
+    for seed in range(5):
+        old, new = random_logits(seed, 3, 4, ties), random_logits(seed + 9, 3, 4, ties)
+        kept = with_sets(everything, old)
+        here = old.clone().requires_grad_()
+        same = [name.log_prob(here.repeat(many, 1), kept) for name in (KEPT, P1)]
+        torch.testing.assert_close(*same)
+        weights = torch.rand(many, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        possible = same[0].detach() > LOG_FLOOR / 2
+        gradients = [torch.autograd.grad((x * weights)[possible].sum(), here)[0] for x in same]
+        torch.testing.assert_close(*gradients)
+        probability = KEPT.log_prob(new.repeat(many, 1), kept).exp()
+        assert probability.sum().item() == pytest.approx(1, abs=1e-12)
+
+
+def test_the_kept_set_does_not_jump_where_p_theta1_does():
+    # a code of the remasked position crosses the threshold, 0.3, as the weights move by 0.02
+    row = transition([[MASK, MASK]], [[0, 1]], [[0]])
+    before = torch.tensor([[0.3, 0.7, 1e-9], [0.29, 0.01, 0.7]]).log().double()
+    after = torch.tensor([[0.3, 0.7, 1e-9], [0.31, 0.01, 0.68]]).log().double()
+    kept = with_sets(row, before)
+    assert abs(P1.log_prob(after, kept) - P1.log_prob(before, kept)).item() > 3
+    assert abs(KEPT.log_prob(after, kept) - KEPT.log_prob(before, kept)).item() < 0.1
+
+
+def test_bits_survive_packing():
+    for num_flags in (1, 7, 8, 9, 8192):
+        flags = torch.rand(5, num_flags, generator=torch.Generator().manual_seed(num_flags)) < 0.5
+        packed = pack_bits(flags)
+        assert packed.dtype == torch.uint8
+        assert packed.shape == (5, -(-num_flags // 8))
+        assert torch.equal(unpack_bits(packed, num_flags), flags)
+
+
+def test_the_rollout_records_the_sets_it_used():
+    logits = random_logits(3, 6, 5).repeat(40, 1)
+    uniform = torch.rand(40, 2, 6, generator=torch.Generator().manual_seed(3))
+    state = torch.full((40, 6), MASK)
+    step = unmask(logits, state, uniform, 2, 0.0, MASK, record_sets=True)
+    made = transition(state.tolist(), step.proposals.tolist(), [[]] * 40)
+    made = replace(made, reveal_rank=step.reveal_rank, floored=step.floored, sets=step.sets)
+    torch.testing.assert_close(KEPT.log_prob(logits, made), P1.log_prob(logits, made))
+    assert unmask(logits, state, uniform, 2, 0.0, MASK).sets.numel() == 0
+
+
+def test_the_border_of_the_noisy_confidence_by_plain_loops():
+    logits, tau = random_logits(5, 6, 4).repeat(200, 1), 1.0
+    uniform = torch.rand(200, 2, 6, generator=torch.Generator().manual_seed(5))
+    step = unmask(logits, torch.full((200, 6), MASK), uniform, 3, tau, MASK)
+    made = transition(step.state.tolist(), step.proposals.tolist(), [[]] * 200)
+    made = replace(made, reveal_rank=step.reveal_rank, floored=step.floored)
+    p = logits.softmax(-1).view(200, 6, 4)
+    expected = []
+    for b in range(200):
+        ranks, codes = step.reveal_rank[b].tolist(), step.proposals[b].tolist()
+        last = ranks.index(max(ranks))
+        at = p[b, last, codes[last]].item()
+        total = 0.0
+        for i in range(6):
+            if ranks[i] >= 0:
+                total += math.log(p[b, i, codes[i]].item())
+            else:
+                inner = sum(x for x in p[b, i].tolist() if x < at)
+                total += math.log(inner) if inner else (0.0 if step.floored[b, i] else LOG_FLOOR)
+        expected.append(total)
+    found = BORDER.log_prob(logits, made)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    assert (found - P1.log_prob(logits, made)).abs().max() > 0.5  # with noise it is another threshold
+    quiet = unmask(logits, torch.full((200, 6), MASK), uniform, 3, 0.0, MASK)
+    calm = replace(made, proposals=quiet.proposals, reveal_rank=quiet.reveal_rank, floored=quiet.floored)
+    torch.testing.assert_close(BORDER.log_prob(logits, calm), P1.log_prob(logits, calm))
 
 
 def test_both_thresholds_have_the_same_gradient_on_policy():

@@ -146,9 +146,8 @@ class _Painter:
                 for i, image in chunk
             ]
             guidance = parts.sampling.guidance_train
-            trajectories.append(
-                rollout(parts.generator, condition, streams, self.num_steps, parts.sampling, guidance)
-            )
+            settings = (self.num_steps, parts.sampling, guidance, parts.transition.needs_sets)
+            trajectories.append(rollout(parts.generator, condition, streams, *settings))
             images.append(parts.generator.decode(trajectories[-1].tokens, condition))
             judging.add(images[-1])
         return join(trajectories), torch.cat(images)

@@ -51,3 +51,17 @@ def remaskable(log_p: Tensor, log_threshold: Tensor, behind: Tensor) -> Tensor:
     """
     bound_M1 = log_threshold[:, None]
     return (log_p < bound_M1) | (behind[:, None] & (log_p == bound_M1))
+
+
+def pack_bits(flags: Tensor) -> Tensor:
+    """Bool [M, V] -> uint8 [M, ceil(V / 8)], the first flag in the lowest bit."""
+    padded_MW8 = torch.nn.functional.pad(flags, (0, -flags.shape[1] % 8)).unflatten(1, (-1, 8))
+    places_8 = torch.arange(8, dtype=torch.uint8, device=flags.device)
+    return torch.bitwise_left_shift(padded_MW8.byte(), places_8).sum(-1).byte()
+
+
+def unpack_bits(packed: Tensor, num_flags: int) -> Tensor:
+    """Undo :func:`pack_bits`: uint8 [M, ceil(V / 8)] -> Bool [M, V]."""
+    places_8 = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    bits_MW8 = torch.bitwise_right_shift(packed[..., None], places_8).bitwise_and(1)
+    return bits_MW8.flatten(1)[:, :num_flags].bool()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from maskrl.grpo.confidence import border, log_softmax, pick, remaskable
+from maskrl.grpo.confidence import border, log_softmax, pack_bits, pick, remaskable
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.schedule import temperatures, unmask_counts
 from maskrl.interfaces import Condition, MaskedGenerator
@@ -23,6 +23,7 @@ def rollout(
     num_steps: int,
     sampling: Sampling,
     guidance: float,
+    record_sets: bool = False,
 ) -> Trajectory:
     """Paint one image per stream.
 
@@ -33,6 +34,7 @@ def rollout(
         num_steps: T; at most N.
         sampling: the schedule and the temperature rule.
         guidance: w in (1 + w) * cond - w * uncond.
+        record_sets: whether the trajectory has the set {k} of eq. 14 of every position.
     """
     spec = generator.spec
     taus = temperatures(num_steps, sampling.temperature_rule, sampling.tau_init)
@@ -45,7 +47,8 @@ def rollout(
     for t in range(num_steps):
         at = StepIndex(torch.full((len(streams),), t, device=device), num_steps)
         logits_MV = generator.logits(tokens_BN, condition, at, guidance, positions=tokens_BN == spec.mask_id)
-        steps.append(unmask(logits_MV, tokens_BN, noise_BT2N[:, t], counts[t], taus[t], spec.mask_id))
+        noise_B2N = noise_BT2N[:, t]
+        steps.append(unmask(logits_MV, tokens_BN, noise_B2N, counts[t], taus[t], spec.mask_id, record_sets))
         tokens_BN = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, tokens_BN)
     record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
     tau_T = torch.tensor(taus, device=device)
@@ -62,10 +65,17 @@ class Unmasked:
     floored: Tensor
     threshold: Tensor
     entropy: Tensor
+    sets: Tensor
 
 
 def unmask(
-    logits: Tensor, state: Tensor, uniform: Tensor, num_revealed: int, tau: float, mask_id: int
+    logits: Tensor,
+    state: Tensor,
+    uniform: Tensor,
+    num_revealed: int,
+    tau: float,
+    mask_id: int,
+    record_sets: bool = False,
 ) -> Unmasked:
     """Propose a code at every masked position and reveal the most confident.
 
@@ -76,6 +86,7 @@ def unmask(
         num_revealed: n_t.
         tau: temperature of the Gumbel noise.
         mask_id: the token that means "masked".
+        record_sets: whether ``sets`` holds anything.
 
     Source: eq. 5. Ties go to the lowest index.
     """
@@ -97,6 +108,7 @@ def unmask(
         # fp64, so that its logarithm rounds back to the very log p that set it
         threshold=threshold_B.double().exp(),
         entropy=entropy_M.view(len(state), -1).mean(dim=1),
+        sets=_spread_sets(pack_bits(possible_MV) if record_sets else possible_MV[:, :0].byte(), masked_BN),
     )
 
 
@@ -138,3 +150,10 @@ def _spread(packed: Tensor, masked: Tensor, fill: float) -> Tensor:
     """[M] -> [B, N], ``fill`` at the positions that are not masked."""
     blank_BN = torch.full(masked.shape, fill, dtype=packed.dtype, device=packed.device)
     return blank_BN.masked_scatter(masked, packed)
+
+
+def _spread_sets(packed: Tensor, masked: Tensor) -> Tensor:
+    """uint8 [M, W] -> [B, N, W], 0 at the positions that are not masked."""
+    blank_BNW = packed.new_zeros(*masked.shape, packed.shape[1])
+    blank_BNW[masked] = packed
+    return blank_BNW

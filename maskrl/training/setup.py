@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from maskrl.evals.geneval import GenEvalReport, check, evaluate, judge_image
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
-from maskrl.interfaces import Detector, MaskedGenerator, RewardModel
+from maskrl.interfaces import Detector, MaskedGenerator, RewardModel, TransitionProb
 from maskrl.recipe import EvalConfig, Recipe, TrainingConfig
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.lora import Unadapted, adapt
@@ -113,13 +114,15 @@ def set_up(recipe: Recipe) -> Setup:
     reducer = recipe.reducer.build()
     for steps in (reducer.rollout_steps(num_steps), eval_steps):
         unmask_counts(generator.spec.num_tokens, steps, sampling.schedule)
+    transition = recipe.transition.build()
+    _check_estimator(recipe, transition)
     training, images = recipe.training, share * recipe.grpo.group_size
     optimizer = build_optimizer(trained_parameters(generator).values(), training)
     learning_rate, stream = LearningRate(optimizer, training), Stream(recipe.seed)
     parts = Parts(
         generator=generator,
         reference=_reference(generator, recipe),
-        transition=recipe.transition.build(),
+        transition=transition,
         reward=reward,
         filter=recipe.filter.build(),
         reducer=reducer,
@@ -150,6 +153,21 @@ def set_up(recipe: Recipe) -> Setup:
 
 def _unknown(image: Tensor, prompt: Prompt) -> None:
     """Judge nothing: the recipe names nobody who could."""
+
+
+def _check_estimator(recipe: Recipe, transition: TransitionProb) -> None:
+    """Warn of several passes over a batch with a probability that jumps as the weights move."""
+    noise = recipe.training.dtype == "bf16"
+    if transition.continuous or recipe.grpo.num_updates == 1 or (recipe.grpo.dual_clip and not noise):
+        return
+    bf16, clip = (", and in bf16 they are noise", "") if noise else ("", ", or at least grpo.dual_clip = 3")
+    instead = "transition.threshold = 'kept_set', or transition.name = 'p_theta2', or grpo.num_updates = 1"
+    warnings.warn(
+        f"transition {recipe.transition.name!r} jumps where codes cross its threshold: with grpo.num_updates ="
+        f" {recipe.grpo.num_updates} ratios leave the clip range though the weights hardly moved{bf16}; set"
+        f" {instead}{clip}",
+        stacklevel=2,
+    )
 
 
 def _share(prompts_per_update: int, processes: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maskrl.component import ComponentConfig
-from maskrl.grpo.confidence import border, log_softmax, pick, remaskable
+from maskrl.grpo.confidence import border, log_softmax, pick, remaskable, unpack_bits
 from maskrl.interfaces import TransitionProb
 from maskrl.types import Transition
 
@@ -28,27 +28,53 @@ class PTheta1(TransitionProb):
     """
 
     class Config(ComponentConfig):
-        """``threshold``: min(cs) of the weights being scored, or the one that the rollout recorded.
+        """Which codes k would have left a position masked (``threshold``).
 
-        ``recorded`` has the same gradient where the ratio is 1; elsewhere it is not a likelihood.
+        - ``current``: those less likely than min(cs) of the weights being scored. Normalised, also off-policy; but
+          codes cross the threshold as weights move, which makes it jump.
+        - ``kept_set``: those of the rollout, for old and new weights alike. Smooth in the weights, and normalised off
+          policy too: it is the probability, under the new proposals, of what the old confidences would have made of
+          them. It records N * V / 8 bytes an image and step.
+        - ``recorded``: those less likely than min(cs) of the rollout. Elsewhere than on policy it is no likelihood.
+        - ``border``: those less likely than the last position that the *noisy* confidence let through, as the released
+          code has it. Without noise it is ``current``.
+
+        On policy all but ``border`` have the same value and gradient.
         """
 
-        threshold: Literal["current", "recorded"] = "current"
+        threshold: Literal["current", "kept_set", "recorded", "border"] = "current"
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.needs_sets = self.continuous = config.threshold == "kept_set"
 
     def log_prob(self, logits: Tensor, transition: Transition) -> Tensor:
         """Score B transitions: Float [M, V] -> Float [B], nats."""
         log_p_MV = log_softmax(logits)
         logp_M = pick(log_p_MV, transition.pack(transition.proposals))
         inside_MV = self._remaskable(log_p_MV.detach(), logp_M.detach(), transition)
-        scored_M = transition.pack(transition.remasked & ~transition.floored)
+        dropped_M = transition.pack(transition.floored)
+        if (
+            self.config.threshold == "border"
+        ):  # a larger threshold: a set that min(cs) leaves empty may not be
+            dropped_M = dropped_M & ~inside_MV.any(dim=-1)
+        scored_M = transition.pack(transition.remasked) & ~dropped_M
         factor_M = torch.where(scored_M, _log_sum(log_p_MV, inside_MV), 0.0)
         return transition.sum_rows(torch.where(transition.pack(transition.revealed), logp_M, factor_M))
 
     def _remaskable(self, log_p: Tensor, logp: Tensor, transition: Transition) -> Tensor:
         """Bool [M, V]: the set {k} of eq. 14 at every masked position."""
-        threshold_B, behind_BN = border(transition.unpack(logp, torch.inf), transition.revealed)
+        if self.config.threshold == "kept_set":
+            assert transition.sets is not None, "the rollout recorded no sets"
+            return unpack_bits(transition.pack(transition.sets), log_p.shape[1])
+        logp_BN = transition.unpack(logp, torch.inf)
+        threshold_B, behind_BN = border(logp_BN, transition.revealed)
         if self.config.threshold == "recorded":
             threshold_B = transition.threshold.log().to(logp.dtype)
+        if self.config.threshold == "border":
+            last_B1 = transition.reveal_rank.argmax(dim=1, keepdim=True)
+            threshold_B = logp_BN.gather(1, last_B1).squeeze(1)
+            behind_BN = torch.arange(logp_BN.shape[1], device=logp.device) > last_B1
         threshold_BN = threshold_B[:, None].expand_as(transition.state)
         return remaskable(log_p, transition.pack(threshold_BN), transition.pack(behind_BN))
 
