@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from maskrl import registry
+from maskrl.asking import asking
 from maskrl.errors import RecipeError
 
 PACKAGED = "package:"
@@ -48,6 +49,10 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    def unwrapped(self) -> Component:
+        """Return the component that a wrapper is around; by default itself."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -129,10 +134,11 @@ class Chosen(Generic[C]):
 
         Raises:
             RecipeError: no such component, or wrong settings.
-            PluginError: it does not import.
+            PluginError: it does not import, or its own code raised something.
         """
         component, config = self._read()
-        return component(config)
+        with asking(component):
+            return component(config)
 
     @property
     def is_read(self) -> bool:

@@ -6,7 +6,7 @@
     ├── RecipeError             (ValueError)   what the user wrote is wrong; exit code 2
     │   ├── UnknownComponent    (LookupError)  no installed component has that name
     │   └── AmbiguousComponent  (LookupError)  two packages offer one name
-    ├── PluginError             (ImportError)  an installed component does not load; exit code 3
+    ├── PluginError             (ImportError)  a component does not load, or breaks its contract; exit code 3
     └── TrainingError           (RuntimeError) a run or an evaluation cannot go on; exit code 4
 
 One line each: what, which, why, what to do. They reach a terminal without a traceback;
@@ -35,7 +35,7 @@ class AmbiguousComponent(RecipeError, LookupError):
 
 
 class PluginError(MaskRLError, ImportError):
-    """An installed component cannot be loaded, or breaks its interface's contract."""
+    """A component cannot be loaded, raises something of its own, or breaks its interface's contract."""
 
     exit_code = 3
 

@@ -175,10 +175,6 @@ class RewardModel(Component):
             TrainingError: this reward does not work here and now.
         """
 
-    def unwrapped(self) -> RewardModel:
-        """Return the reward that a wrapper is around; by default itself."""
-        return self
-
     @abstractmethod
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B], fp32; larger is better. No gradient."""

@@ -8,7 +8,7 @@ import torch
 from toy import ToyReward, toy, toy_parts
 
 from maskrl.component import ComponentConfig
-from maskrl.errors import TrainingError
+from maskrl.errors import PluginError, TrainingError
 from maskrl.grpo.diversity import mean_square_difference, token_diversity
 from maskrl.grpo.judging import Judging
 from maskrl.grpo.update import collect
@@ -81,7 +81,9 @@ def test_what_a_reward_raises_arrives(overlap):
     parts = toy_parts(
         reward=Broken(ComponentConfig()), rollout_batch=4, reward_batch=4, overlap_reward=overlap
     )
-    with pytest.raises(ValueError, match="no"):
+    with pytest.raises(
+        PluginError, match=r"the reward 'Broken' raised ValueError: no \(.*test_judging.py, line"
+    ):
         collect(parts, PROMPTS, 0)
 
 

@@ -30,6 +30,7 @@ def on_policy(
 ) -> None:
     """Check at every step that the ratio is 1 where no weight has moved, and that a gradient arrives."""
     from maskrl.evals.on_policy import check_steps
+    from maskrl.grpo import answers
     from maskrl.runtime.prompts import training_prompts
     from maskrl.types import Stream
 
@@ -40,7 +41,7 @@ def on_policy(
         painter.generator,
         chosen.transition.build(),
         [prompts[i % len(prompts)] for i in range(images)],
-        chosen.reducer.build().rollout_steps(chosen.grpo.steps(painter.generator.spec)),
+        answers.rollout_steps(chosen.reducer.build(), chosen.grpo.steps(painter.generator.spec)),
         painter.sampling,
         Stream(chosen.seed).child("on-policy"),
     )

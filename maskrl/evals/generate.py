@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.rollout import rollout
 from maskrl.interfaces import MaskedGenerator
@@ -77,4 +78,4 @@ def paint(
     rows = torch.tensor([row_of[id(prompt)] for prompt in prompts])
     condition = generator.encode(unique).select(rows)
     paths = rollout(generator, condition, streams, num_steps, sampling, guidance)
-    return generator.decode(paths.tokens, condition).float().cpu()
+    return answers.decode(generator, paths.tokens, condition).cpu()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from maskrl.asking import asking
 from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.generate import paint_pairs
@@ -38,6 +40,7 @@ from maskrl.geneval.summary import (
     standard_error,
     summarise,
 )
+from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.parts import Process, SingleProcess
 from maskrl.interfaces import Detector, MaskedGenerator
@@ -91,7 +94,8 @@ def check(prompts: Sequence[Prompt], detector: Detector) -> None:
     """
     check_prompts(prompts, detector)
     check_tasks({prompt.metadata["tag"] for prompt in prompts})
-    detector.self_test()
+    with asking(detector):
+        detector.self_test()
 
 
 def evaluate(
@@ -187,8 +191,8 @@ def _judged_by(detector: Detector) -> dict[str, Any]:
 def judge_image(image: Tensor, prompt: Prompt, detector: Detector, filename: str) -> Record:
     """Detect and judge one image, Float [3, H, W] in [0, 1]."""
     tag = prompt.metadata["tag"]
-    objects = select(detector.detect(image), tag)
-    correct, reason = judge(image, objects, prompt.metadata, detector.color)
+    objects = select(answers.detect(detector, image), tag)
+    correct, reason = judge(image, objects, prompt.metadata, partial(answers.color, detector))
     return Record(filename, tag, prompt.text, correct, reason, metadata_line(prompt), details(objects))
 
 

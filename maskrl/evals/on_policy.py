@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.rollout import rollout
 from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
@@ -51,7 +52,7 @@ def check_steps(
         condition = generator.encode(prompts)
         streams = [stream.child(i) for i in range(len(prompts))]
         painted = rollout(generator, condition, streams, num_steps, sampling, sampling.guidance_train)
-        scored = transition.scored(painted, stream.child("scored"))
+        scored = answers.scored(transition, painted, stream.child("scored"))
     score = _Scorer(generator, transition, condition, scored, sampling.guidance_loss)
     return [_check(score, step, len(prompts)) for step in range(scored.num_steps)]
 
@@ -70,7 +71,7 @@ class _Scorer:
         logits_MV = self.generator.logits(
             taken.state, self.condition.select(rows), taken.step, self.guidance, positions=taken.masked
         )
-        return self.transition.log_prob(logits_MV, taken)
+        return answers.log_prob(self.transition, logits_MV, taken)
 
 
 def _check(score: _Scorer, step: int, num_rows: int) -> StepCheck:

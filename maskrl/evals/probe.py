@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskrl import files
+from maskrl.asking import asking
 from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.geneval import PROTOCOL, judge_image
@@ -57,7 +58,8 @@ def check(prompts: Sequence[Prompt], detector: Detector) -> None:
     """
     check_prompts(prompts, detector)
     exchange([_asked(prompt)[0] for prompt in prompts], Stream(0))
-    detector.self_test()
+    with asking(detector):
+        detector.self_test()
 
 
 def probe(

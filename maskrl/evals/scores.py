@@ -15,6 +15,7 @@ from maskrl.evals.journal import close, judge_images
 from maskrl.evals.results import Number, Result
 from maskrl.evals.together import Progress
 from maskrl.geneval.summary import standard_error
+from maskrl.grpo import answers
 from maskrl.grpo.judging import check_finite
 from maskrl.grpo.parts import Process
 from maskrl.interfaces import RewardModel
@@ -85,6 +86,7 @@ def score_each(
 
     Raises:
         TrainingError: a score is not finite.
+        PluginError: a score is no number.
     """
     score: dict[int, float] = {}
     for places in _by_size(pixels):
@@ -92,7 +94,7 @@ def score_each(
             some = places[start : start + batch]
             together = torch.stack([pixels[i] for i in some])
             asked = [prompts[i] for i in some]
-            found = reward.score(together, asked)
+            found = answers.score(reward, together, asked)
             check_finite(type(reward).__name__, found, asked, "evaluation")
             score |= dict(zip(some, found.tolist(), strict=True))
     return [score[i] for i in range(len(pixels))]

@@ -10,6 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from maskrl.grpo import answers
 from maskrl.grpo.advantage import advantages
 from maskrl.grpo.diversity import mean_square_difference, token_diversity
 from maskrl.grpo.judging import Judging, check_finite
@@ -38,6 +39,7 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
 
     Raises:
         TrainingError: a reward that is not finite.
+        PluginError: a component's answer is none.
         RecipeError: more steps than tokens.
 
     Source: Sec. 3.3, "Vanishing Samples".
@@ -54,7 +56,7 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
             if pending_S[local][i]:
                 groups[i] = group
         rewards_SG = parts.process.gather(torch.stack([groups[i].rewards for i in range(len(prompts))])).cpu()
-        keep_S[pending_S] = parts.filter.keep(rewards_SG[pending_S])
+        keep_S[pending_S] = answers.keep(parts.filter, rewards_SG[pending_S])
         num_drawn += int(pending_S.sum())
         if keep_S.all():
             break
@@ -64,7 +66,9 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
     terms = {
         name: torch.cat([groups[i].terms[name] for i in range(len(prompts))]) for name in groups[0].terms
     }
-    steps, weights = parts.reducer.train_steps(trajectory.num_steps, parts.stream.child("steps", update))
+    steps, weights = answers.train_steps(
+        parts.reducer, trajectory.num_steps, parts.stream.child("steps", update)
+    )
     return Batch(
         update=update,
         prompts=prompts,
@@ -77,7 +81,7 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
         steps=steps,
         weights=weights,
         metrics=_reward_metrics(rewards_SG, keep_S, num_drawn)
-        | parts.filter.metrics()
+        | answers.metrics(parts.filter)
         | _term_metrics(parts, terms)
         | _rollout_metrics(parts, trajectory, images)
         | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
@@ -100,7 +104,7 @@ class _Painter:
         self.parts, self.prompts, self.update = parts, prompts, update
         self.condition = encode(parts.generator, prompts)
         self._prefilled = parts.generator.prefill(self.condition)
-        self.num_steps = parts.reducer.rollout_steps(parts.config.steps(parts.generator.spec))
+        self.num_steps = answers.rollout_steps(parts.reducer, parts.config.steps(parts.generator.spec))
         self.seconds_rollout = self.seconds_reward = 0.0
 
     def draw(self, groups: Sequence[int], attempt: int) -> dict[int, Group]:
@@ -122,7 +126,7 @@ class _Painter:
         drawn = {}
         for i, rows in zip(groups, torch.split(torch.arange(len(images)), size), strict=True):
             stream = parts.stream.child("scored", self.update, attempt, self._slot(i))
-            scored = parts.transition.scored(trajectory.select(rows), stream)
+            scored = answers.scored(parts.transition, trajectory.select(rows), stream)
             terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
             drawn[i] = Group(scored, images[rows], rewards_B.to(images.device)[rows], terms_G)
         return drawn
@@ -148,7 +152,7 @@ class _Painter:
             guidance = parts.sampling.guidance_train
             settings = (self.num_steps, parts.sampling, guidance, parts.transition.needs_sets)
             trajectories.append(rollout(parts.generator, condition, streams, *settings))
-            images.append(parts.generator.decode(trajectories[-1].tokens, condition))
+            images.append(answers.decode(parts.generator, trajectories[-1].tokens, condition))
             judging.add(images[-1])
         return join(trajectories), torch.cat(images)
 

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from maskrl.asking import refused
 from maskrl.errors import TrainingError
+from maskrl.grpo import answers
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 
@@ -58,13 +60,18 @@ class Judging:
         """Return Float [B], and Float [B] of every term, once all B images are in.
 
         Raises:
-            Exception: whatever the reward raised.
+            PluginError: the reward raised something, or its answer is none.
         """
         self._judge_whole_portions()
         if self._thread is not None:
             self._thread.shutdown()
         scores = [score.result() if isinstance(score, Future) else score for score in self._scores]
-        terms = {name: torch.cat([terms[name] for _, terms in scores]) for name in scores[0][1]}
+        names = scores[0][1].keys()
+        if other := next((terms.keys() for _, terms in scores if terms.keys() != names), None):
+            raise refused(
+                self._reward, f"its terms are {sorted(names)} in one call and {sorted(other)} in another"
+            )
+        terms = {name: torch.cat([terms[name] for _, terms in scores]) for name in names}
         return torch.cat([total for total, _ in scores]), terms
 
     def _judge_whole_portions(self) -> None:
@@ -74,7 +81,7 @@ class Judging:
             portion, images = images[: self._size], images[self._size :]
             prompts = self._prompts[self._scored : self._scored + len(portion)]
             if self._thread is None:
-                self._scores.append(self._reward.score_terms(portion, prompts))
+                self._scores.append(answers.score_terms(self._reward, portion, prompts))
             else:
                 self._scores.append(
                     self._thread.submit(_score_beside, self._reward, portion, prompts, _painted(portion))
@@ -99,9 +106,9 @@ def _score_beside(
 ) -> Scores:
     """Score in this thread, which has settings of its own: gradients, device and stream."""
     if painted is None:
-        return reward.score_terms(images, prompts)
+        return answers.score_terms(reward, images, prompts)
     with torch.cuda.device(images.device), _own_stream(images, painted):
-        return reward.score_terms(images, prompts)
+        return answers.score_terms(reward, images, prompts)
 
 
 @contextmanager

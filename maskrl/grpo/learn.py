@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from maskrl.errors import TrainingError
+from maskrl.grpo import answers
 from maskrl.grpo.collect import encode
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
 from maskrl.grpo.parts import Batch, Parts, lockstep
@@ -154,18 +156,13 @@ def _score(parts: Parts, logits: Tensor, transition: Transition) -> Tensor:
     """
     num_rows = len(transition.state)
     if num_rows <= parts.score_batch:
-        return parts.transition.log_prob(logits, transition)
+        return answers.log_prob(parts.transition, logits, transition)
     rows = torch.arange(num_rows, device=logits.device).split(parts.score_batch)
     sizes = [int(transition.masked[chunk].sum()) for chunk in rows]
+    again = partial(checkpoint, parts.transition.log_prob, use_reentrant=False, preserve_rng_state=False)
     return torch.cat(
         [
-            checkpoint(
-                parts.transition.log_prob,
-                part,
-                transition.select(chunk),
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+            answers.log_prob(parts.transition, part, transition.select(chunk), again)
             for chunk, part in zip(rows, logits.split(sizes), strict=True)
         ]
     )

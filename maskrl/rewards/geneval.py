@@ -8,15 +8,18 @@ blue exchanged. Never train on the prompts that evaluate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
+from maskrl.asking import asking
 from maskrl.component import Chosen, ComponentConfig, named
 from maskrl.geneval.credit import FLOW_GRPO, PARTIAL, credit
 from maskrl.geneval.metadata import check_prompts
 from maskrl.geneval.scoring import judge, select
+from maskrl.grpo import answers
 from maskrl.interfaces import Detector, RewardModel
 from maskrl.types import Prompt
 
@@ -48,8 +51,7 @@ class GenEval(RewardModel):
     def check(self, prompts: Sequence[Prompt]) -> None:
         """See that every prompt has GenEval's metadata and asks for what the detector knows, and test the detector."""
         check_prompts(prompts, self._detector)
-        self._detector.self_test()
-        self._is_tested = True
+        self._test()
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -60,17 +62,22 @@ class GenEval(RewardModel):
             TrainingError: the detector fails its self-test, which comes before the first image.
         """
         if not self._is_tested:
-            self._detector.self_test()
-            self._is_tested = True
+            self._test()
         check_prompts(list({id(prompt): prompt for prompt in prompts}.values()), self._detector)
         rounded = torch.round(images.float() * 255) / 255
         scores = [self._score(image, p.metadata) for image, p in zip(rounded, prompts, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
 
+    def _test(self) -> None:
+        with asking(self._detector):
+            self._detector.self_test()
+        self._is_tested = True
+
     def _score(self, image: Tensor, metadata: Mapping[str, Any]) -> float:
-        objects = select(self._detector.detect(image), metadata["tag"])
+        objects = select(answers.detect(self._detector, image), metadata["tag"])
+        color = partial(answers.color, self._detector)
         if self._mode == "official":
-            return float(judge(image, objects, metadata, self._detector.color)[0])
+            return float(judge(image, objects, metadata, color)[0])
         rule = FLOW_GRPO if self._mode == "flow_grpo" else PARTIAL
-        strict, score = credit(image, objects, metadata, self._detector.color, rule)
+        strict, score = credit(image, objects, metadata, color, rule)
         return float(strict) if self._mode == "strict" else score

@@ -9,7 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from maskrl.asking import asking
 from maskrl.component import Chosen, ComponentConfig, Label, named
+from maskrl.grpo import answers
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 
@@ -48,13 +50,14 @@ class WeightedSum(RewardModel):
     @classmethod
     def cost(cls, config: Config) -> tuple[int, float]:
         """See :class:`RewardModel`; all terms together."""
-        costs = [term.reward.component.cost(term.reward.config) for term in config.terms.values()]
+        costs = [answers.cost(term.reward.component, term.reward.config) for term in config.terms.values()]
         return sum(parameters for parameters, _ in costs), sum(flops for _, flops in costs)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Every term looks at the prompts."""
         for reward in self._rewards.values():
-            reward.check(prompts)
+            with asking(reward):
+                reward.check(prompts)
 
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Float [B, 3, H, W] in [0, 1] and B prompts -> Float [B]."""
@@ -65,6 +68,6 @@ class WeightedSum(RewardModel):
         total_B, terms = torch.zeros(len(prompts), device=images.device), {}
         for label, reward in self._rewards.items():
             term = self.config.terms[label]
-            terms[label] = reward.score(images, prompts).to(images.device)
+            terms[label] = answers.score(reward, images, prompts)
             total_B += term.weight * (terms[label] - term.mean) / term.std
         return total_B, terms

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from maskrl.component import Component
 from maskrl.interfaces import Condition, MaskedGenerator, RewardModel
 from maskrl.runtime.wrapper import Wrapper
 from maskrl.types import Prompt
@@ -50,7 +51,7 @@ class OffloadedReward(RewardModel):
         with visiting(self.modules, self._device):
             self.inner.check(prompts)
 
-    def unwrapped(self) -> RewardModel:
+    def unwrapped(self) -> Component:
         """Return the inner reward."""
         return self.inner.unwrapped()
 

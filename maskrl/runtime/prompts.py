@@ -12,6 +12,7 @@ from typing import Any
 from maskrl import registry
 from maskrl.component import build, resolve_path
 from maskrl.errors import RecipeError, quote
+from maskrl.grpo import answers
 from maskrl.interfaces import PromptSet
 from maskrl.recipe import PromptsConfig, is_dataset
 from maskrl.runtime.prompt_files import READERS, has_columns, read_prompts
@@ -131,7 +132,7 @@ def load_prompts(source: str, column: str | None = None, base: Path | None = Non
     elif registry.is_local(source) or not _looks_like_a_file(source):
         prompt_set = build("prompts", {"name": source}, base)
         assert isinstance(prompt_set, PromptSet)
-        prompts = prompt_set.prompts()
+        prompts = answers.prompts(prompt_set)
     else:
         raise RecipeError(f"there is no prompt file {source!r}")
     if not prompts:

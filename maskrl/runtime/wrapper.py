@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from maskrl.component import Component
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Prompt, StepIndex
 
@@ -16,6 +17,10 @@ class Wrapper(MaskedGenerator):
     def __init__(self, inner: MaskedGenerator) -> None:
         super().__init__(inner.config)
         self.inner, self.module, self.frozen, self.spec = inner, inner.module, inner.frozen, inner.spec
+
+    def unwrapped(self) -> Component:
+        """Return the inner generator."""
+        return self.inner.unwrapped()
 
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
         """As the inner generator."""

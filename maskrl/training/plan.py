@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from maskrl.errors import RecipeError
+from maskrl.grpo import answers
 from maskrl.recipe import LoraConfig, Recipe
 from maskrl.runtime.lora import adapt_network
 from maskrl.training.work import Work
@@ -86,8 +87,8 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
         RecipeError: the reward does not say what it costs, or sizes do not fit each other.
     """
     training = recipe.training
-    reward_parameters, reward_flops = recipe.reward.component.cost(recipe.reward.config)
-    watched = [chosen.component.cost(chosen.config) for chosen in recipe.watch.rewards.values()]
+    reward_parameters, reward_flops = answers.cost(recipe.reward.component, recipe.reward.config)
+    watched = [answers.cost(chosen.component, chosen.config) for chosen in recipe.watch.rewards.values()]
     reward_parameters += sum(parameters for parameters, _ in watched)
     reward_flops += sum(flops for _, flops in watched) / recipe.watch.every
     images = training.prompts_per_update // processes * recipe.grpo.group_size

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maskrl.asking import asking
 from maskrl.errors import RecipeError
 from maskrl.evals.geneval import GenEvalReport, check, evaluate, judge_image
+from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
@@ -112,7 +114,7 @@ def set_up(recipe: Recipe) -> Setup:
     num_steps = recipe.grpo.steps(generator.spec)
     eval_steps = recipe.eval.num_steps or num_steps
     reducer = recipe.reducer.build()
-    for steps in (reducer.rollout_steps(num_steps), eval_steps):
+    for steps in (answers.rollout_steps(reducer, num_steps), eval_steps):
         unmask_counts(generator.spec.num_tokens, steps, sampling.schedule)
     transition = recipe.transition.build()
     _check_estimator(recipe, transition)
@@ -147,7 +149,8 @@ def set_up(recipe: Recipe) -> Setup:
     sampler = Sampler(shown, stream.child("samples"), eval_steps, sampling, recipe.eval.batch, is_right)
     watch = _watch(recipe, placement, parts.reward_batch)
     for judge in (reward, *watch.rewards.values()):
-        judge.check(prompts)
+        with asking(judge):
+            judge.check(prompts)
     return Setup(placement, parts, share, prompts, learning_rate, sampler, geneval, watch)
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maskrl.errors import RecipeError
 from maskrl.grpo.judging import Judging, check_finite
 from maskrl.grpo.parts import Batch, Process
 from maskrl.interfaces import RewardModel
+
+AGREEMENT = "_agreement"
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,13 @@ class Watch:
     every: int
     batch: int
     process: Process
+
+    def __post_init__(self) -> None:
+        for name in self.rewards:
+            if name.endswith(AGREEMENT) and name.removesuffix(AGREEMENT) in self.rewards:
+                raise RecipeError(
+                    f"watch.rewards: {name!r} is what the agreement of another is called; rename it"
+                )
 
     def look(self, batch: Batch) -> dict[str, float]:
         """Return ``held_out_NAME`` and ``held_out_NAME_agreement``, over all processes; nothing where it is not time.
@@ -39,7 +49,7 @@ class Watch:
             metrics[f"held_out_{name}"] = float(scores_PG.mean())
             agreement = mean_correlation(scores_PG, self._trained(batch))
             if agreement is not None:
-                metrics[f"held_out_{name}_agreement"] = agreement
+                metrics[f"held_out_{name}{AGREEMENT}"] = agreement
         return metrics
 
     def _score(self, name: str, reward: RewardModel, batch: Batch) -> Tensor:

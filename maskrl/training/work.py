@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.recipe import Recipe
@@ -22,9 +23,9 @@ class Work:
     def __init__(self, recipe: Recipe, cost: Cost, images: int) -> None:
         self.cost, self.images, self.recipe = cost, images, recipe
         self._sampling, reducer = resolve(recipe.sampling, cost.spec), recipe.reducer.build()
-        num_steps = reducer.rollout_steps(recipe.grpo.steps(cost.spec))
+        num_steps = answers.rollout_steps(reducer, recipe.grpo.steps(cost.spec))
         self._masked = self._masked_at(num_steps, self._sampling)
-        steps, _ = reducer.train_steps(num_steps, Stream(recipe.seed))
+        steps, _ = answers.train_steps(reducer, num_steps, Stream(recipe.seed))
         self._steps: list[int] = steps.tolist()
         self.branches = 2 if self._sampling.guidance_train else 1
         self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
