@@ -6,14 +6,16 @@ code.
 
 from __future__ import annotations
 
-import importlib.resources
+import sys
 from abc import ABC
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,19 +24,26 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import to_json
 
-from maskrl import registry
+from maskrl import mistakes, registry
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
 
 PACKAGED = "package:"
+TYPED = (
+    "\0typed"  # in a component's section: the folder from which paths start that were typed, by their keys
+)
 
 
 class ComponentConfig(BaseModel):
-    """The settings of a component: one section of a recipe. Unknown keys are errors."""
+    """The settings of a component: one section of a recipe.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Unknown keys are errors, types are taken at their word (``"2"``, ``2.0`` and ``true`` are no integers, 2 is a float)
+    and numbers are finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abstract methods
@@ -66,6 +75,7 @@ class Needs:
     files: bool = True
 
 
+M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C", bound=Component)
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # what a user calls a component, in metrics
 
@@ -91,6 +101,7 @@ class Chosen(Generic[C]):
         name = written.pop("name", None)
         if not isinstance(name, str):
             raise RecipeError(f'say which {registry.KINDS[kind].label}: name = "..."')
+        self._typed: Mapping[str, str] = written.pop(TYPED, {})
         self.kind, self.base, self._written = kind, base, written
         self.name = registry.resolve_local(name, base)
 
@@ -104,20 +115,29 @@ class Chosen(Generic[C]):
         """
         if "_found" not in vars(self):
             component = registry.load(self.kind, self.name, self.base)
-            settings = dict(self._written)
-            for key in component.paths:
-                if isinstance(settings.get(key), str):
-                    settings[key] = resolve_path(settings[key], self.base)
-            config = component.Config.model_validate(settings, context={**(context or {}), "base": self.base})
+            settings = {**self._written, **self._paths(component)}
+            config = validate(component.Config, settings, {**(context or {}), "base": self.base})
             self._found: tuple[type[C], ComponentConfig] = component, config
         return self
+
+    def _paths(self, component: type[C]) -> dict[str, str]:
+        """Return the settings that hold paths, so that they work from anywhere."""
+        paths = {}
+        for key in component.paths:
+            if isinstance(value := self._written.get(key), str):
+                try:
+                    paths[key] = _settle(resolve_path(value, Path(self._typed.get(key, self.base))))
+                except RecipeError as error:
+                    raise _mistake(key, value, error) from error
+        return paths
 
     def _read(self) -> tuple[type[C], ComponentConfig]:
         try:
             return self.read()._found
         except ValidationError as error:
             who = f"{registry.KINDS[self.kind].label} {self.name!r}"
-            raise RecipeError("\n".join(f"{who}: {say(detail)}" for detail in error.errors())) from error
+            said = mistakes.lines(error.errors(), self._written)
+            raise RecipeError("\n".join(f"{who}: {line}" for line in said)) from error
 
     @property
     def component(self) -> type[C]:
@@ -196,8 +216,13 @@ def choose_section(kind: str, section: Mapping[str, Any], info: ValidationInfo) 
     try:
         return _read_if_needed(Chosen(kind, section, base_of(info)), info)
     except RecipeError as error:
-        name: Any = {"type": "value_error", "loc": ("name",), "input": section, "ctx": {"error": error}}
-        raise ValidationError.from_exception_data("section", [name]) from error
+        raise _mistake("name", section, error) from error
+
+
+def _mistake(key: str, value: Any, error: RecipeError) -> ValidationError:
+    """Place an error at a section's key, as pydantic does."""
+    detail: Any = {"type": "value_error", "loc": (key,), "input": value, "ctx": {"error": error}}
+    return ValidationError.from_exception_data("section", [detail])
 
 
 def _read_if_needed(chosen: Chosen[Any], info: ValidationInfo) -> Chosen[Any]:
@@ -208,6 +233,26 @@ def _read_if_needed(chosen: Chosen[Any], info: ValidationInfo) -> Chosen[Any]:
     if not wanted and not is_file:
         registry.find(chosen.kind, chosen.name)  # a name that nobody offers is a mistake all the same
     return chosen.read(info.context) if wanted else chosen
+
+
+def validate(model: type[M], data: Mapping[str, Any], context: Mapping[str, Any]) -> M:
+    """Validate what TOML or JSON held: as strictly as the model says, a list where it says a tuple.
+
+    Raises:
+        ValidationError: pydantic's.
+    """
+    return model.model_validate_json(to_json(data, inf_nan_mode="constants"), context=dict(context))
+
+
+def at_most(limit: int, reason: str) -> AfterValidator:
+    """Annotate a number that has a limit, and say why in the message."""
+
+    def check(value: int) -> int:
+        if value > limit:
+            raise ValueError(f"{value:,} is more than {limit:,}: {reason}")
+        return value
+
+    return AfterValidator(check)
 
 
 def base_of(info: ValidationInfo) -> Path:
@@ -221,35 +266,38 @@ def needs_of(info: ValidationInfo) -> Needs:
     return needs
 
 
-def say(detail: ErrorDetails, known: Sequence[str] = ()) -> str:
-    """Say in one line what is wrong with which key; ``known`` is what an unknown key could have been."""
-    key = ".".join(str(part) for part in detail["loc"])
-    cause = detail.get("ctx", {}).get("error")
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key{registry.nearest(str(detail['loc'][-1]), known)}"
-    if detail["type"] == "missing":
-        return f"{key}: is missing"
-    if detail["type"] == "model_type":
-        return f"{key}: is a section: write [{key}]"
-    if cause is not None:
-        return f"{key}: {cause}"
-    return f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]}, not {detail['input']!r}"
-
-
 def resolve_path(value: str, base: Path) -> str:
     """Turn a path written in a recipe into one that works from anywhere.
 
-    ``package:NAME/FOLDER`` stays as it is (see :func:`open_path`); a path that exists below ``base``, the recipe's
-    folder, becomes absolute; anything else (a hub id, a tag) is returned unchanged.
+    Nothing and ``package:NAME/FOLDER`` (see :func:`open_path`) stay as they are; a path that exists below ``base``, the
+    recipe's folder, becomes absolute; anything else (a hub id, a tag) is returned unchanged.
+
+    Raises:
+        RecipeError: it cannot be a path.
     """
-    if value.startswith(PACKAGED):
+    if not value or value.startswith(PACKAGED):
         return value
-    local = base / Path(value).expanduser()
-    return str(local.resolve()) if local.exists() or value.startswith((".", "/", "~")) else value
+    try:
+        local = base / Path(value).expanduser()
+        return str(local.resolve()) if local.exists() or value.startswith((".", "/", "~")) else value
+    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a null byte
+        raise RecipeError(f"{mistakes.shown(value)} is no path: {_reason(error)}") from error
+
+
+def _settle(value: str) -> str:
+    """Make a path absolute that a component would find in the working directory: it is saved as what it was."""
+    is_word = "/" not in value and "." not in value  # a tag, whatever lies about
+    return value if is_word or value.startswith(PACKAGED) else resolve_path(value, Path())
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).rstrip(".")
 
 
 def open_path(value: str) -> str:
     """Turn ``package:NAME/FOLDER`` into the folder inside that installed package; return anything else unchanged.
+
+    The package is found and not imported, and not looked for in the working directory.
 
     Raises:
         RecipeError: the package is not installed, or has no such folder.
@@ -257,10 +305,15 @@ def open_path(value: str) -> str:
     if not value.startswith(PACKAGED):
         return value
     package, _, inside = value.removeprefix(PACKAGED).partition("/")
+    first, *below = package.split(".")
+    spec = PathFinder.find_spec(first, [entry for entry in sys.path if entry]) if first else None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    if not folders:
+        raise RecipeError(f"{value!r} names the package {package!r}, which is not installed")
+    found = Path(folders[0], *below, inside)
     try:
-        found = Path(str(importlib.resources.files(package))) / inside
-    except ModuleNotFoundError as error:
-        raise RecipeError(f"{value!r} names the package {package!r}, which is not installed") from error
-    if not found.exists():
-        raise RecipeError(f"{value!r}: the package {package!r} holds no {inside!r}")
-    return str(found)
+        if found.exists():
+            return str(found)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{mistakes.shown(value)} is no path: {_reason(error)}") from error
+    raise RecipeError(f"{value!r}: the package {package!r} holds no {inside!r}")

@@ -189,7 +189,10 @@ def resolve_local(name: str, base: Path) -> str:
     if not is_local(name):
         return name
     path, _, attribute = name.rpartition(":")
-    return f"{(base / Path(path).expanduser()).resolve()}:{attribute}"
+    try:
+        return f"{(base / Path(path).expanduser()).resolve()}:{attribute}"
+    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a null byte
+        raise RecipeError(f"{name!r} names no file: {error}") from error
 
 
 def _unknown(kind: str, name: str, offers: list[Offer], matches: list[Offer]) -> str:

@@ -245,7 +245,12 @@ def test_check_on_policy_finds_a_network_that_is_random(cli, toy_recipe, tmp_pat
     )
     (tmp_path / "noisy.py").write_text(code)
     result = cli(
-        "check", "on-policy", "--recipe", toy_recipe, "--set", "generator.name=noisy.py:ToyGenerator"
+        "check",
+        "on-policy",
+        "--recipe",
+        toy_recipe,
+        "--set",
+        f"generator.name={tmp_path}/noisy.py:ToyGenerator",
     )
     assert result.code == 4
     assert "not on-policy at 3 of 3 steps" in result.err
@@ -255,7 +260,7 @@ def test_check_on_policy_finds_a_gradient_that_does_not_arrive(cli, toy_recipe, 
     code = TOY.read_text().replace("return logits if", "logits = logits.detach()\n        return logits if")
     assert code != TOY.read_text()
     (tmp_path / "cut.py").write_text(code)
-    settings = ["--set", "generator.name=cut.py:ToyGenerator", "--set", "generator.double=true"]
+    settings = ["--set", f"generator.name={tmp_path}/cut.py:ToyGenerator", "--set", "generator.double=true"]
     result = cli("check", "on-policy", "--recipe", toy_recipe, *settings)
     assert result.code == 4
     assert "not on-policy at 3 of 3 steps" in result.err

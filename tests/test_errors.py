@@ -15,6 +15,7 @@ from maskrl.errors import (
     UnknownComponent,
     quote,
 )
+from maskrl.recipe import read_recipe
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,8 @@ def refused(result, code: int, *parts: str) -> None:
         ("reward.after=1", 4, ["nan", "red tiles"]),
     ],
 )
-def test_training_refuses_what_is_wrong(cli, toy_recipe, tmp_path, override, code, parts):
+def test_training_refuses_what_is_wrong(cli, toy_recipe, tmp_path, override, code, parts, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "latin.txt").write_bytes("ein Käfer".encode("latin-1"))
     (tmp_path / "bomb.py").write_text("1 / 0")
@@ -100,7 +102,7 @@ def test_an_unwritable_run_folder(cli, toy_recipe, tmp_path):
 def test_a_run_folder_of_another_recipe(cli, toy_recipe, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "recipe.toml").write_text(cli("recipe", "show", toy_recipe, "--set", "seed=1").out)
+    (run / "recipe.toml").write_text(read_recipe(toy_recipe, ["seed=1"]).to_toml())
     refused(
         cli("train", "--recipe", toy_recipe, "--run", run, "--resume", "--quiet"),
         2,

@@ -13,7 +13,7 @@ from maskrl.grpo.diversity import mean_square_difference, token_diversity
 from maskrl.grpo.judging import Judging
 from maskrl.grpo.update import collect
 from maskrl.interfaces import RewardModel
-from maskrl.recipe import TrainingConfig
+from maskrl.sections import TrainingConfig
 from maskrl.types import Prompt
 
 PROMPTS = [Prompt("dark"), Prompt("bright"), Prompt("grey"), Prompt("grey")]

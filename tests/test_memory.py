@@ -13,10 +13,11 @@ from toy_run import ToyGenerator
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.generators.showo.generator import Showo
 from maskrl.grpo.update import collect, learn
-from maskrl.recipe import LoraConfig, TrainingConfig, read_recipe
+from maskrl.recipe import read_recipe
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
+from maskrl.sections import LoraConfig, TrainingConfig
 from maskrl.training.loop import train
 from maskrl.training.setup import build_optimizer
 from maskrl.training.state import trained_parameters

@@ -7,7 +7,8 @@ import torch
 from toy_run import ToyGenerator
 
 from maskrl.errors import RecipeError
-from maskrl.recipe import TrainingConfig, read_recipe
+from maskrl.recipe import read_recipe
+from maskrl.sections import TrainingConfig
 from maskrl.training.schedule import learning_rate
 from maskrl.training.setup import build_optimizer
 

@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskrl.errors import RecipeError
 from maskrl.generators.showo.generator import Showo
 from maskrl.grpo.update import collect, learn
-from maskrl.recipe import LoraConfig, read_recipe
+from maskrl.recipe import read_recipe
 from maskrl.rewards.clip import Clip
 from maskrl.runtime.lora import adapt
+from maskrl.sections import LoraConfig
 from maskrl.training.plan import cheaper, plan, plan_of
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import set_up

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from maskrl.component import validate
 from maskrl.errors import RecipeError, UnknownComponent
-from maskrl.recipe import PromptsConfig
 from maskrl.runtime.prompts import load_prompts, training_prompts
+from maskrl.sections import PromptsConfig
 from maskrl.types import Prompt
 
 
@@ -147,7 +148,7 @@ def test_a_missing_source_says_what_it_was_taken_for(tmp_path):
 
 def config(folder, **settings):
     """Read a section [prompts] as a recipe in ``folder`` would."""
-    return PromptsConfig.model_validate(settings, context={"base": folder})
+    return validate(PromptsConfig, settings, {"base": folder})
 
 
 @pytest.fixture

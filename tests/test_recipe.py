@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from maskrl.component import Needs, build
 from maskrl.errors import PluginError, RecipeError, UnknownComponent
-from maskrl.recipe import TrackingConfig, TrainingConfig, read_recipe, shipped_recipes
+from maskrl.recipe import read_recipe, shipped_recipes
+from maskrl.sections import TrackingConfig, TrainingConfig
 
 TOY = Path(__file__).with_name("toy_run.py")
 
@@ -110,7 +111,7 @@ def test_a_malformed_override_is_quoted(toy_recipe, override):
         ("reward=clip", "reward: is a section: write [reward]"),
         ("grpo=3", "grpo: is a section: write [grpo]"),
         ("eval.detector=shape", "eval.detector: no detector is called 'shape'; did you mean 'shapes'?"),
-        ("prompts.train=prompt.txt", "prompts.train: there is no file 'prompt.txt' beside the recipe"),
+        ("prompts.train=prompt.txt", "prompts.train: there is no file 'prompt.txt' in the working directory"),
         ("prompts.train=shapes_trian", "did you mean 'shapes_train'?"),
     ],
 )
@@ -141,19 +142,76 @@ def test_several_mistakes_are_reported_at_once(toy_recipe):
 def test_a_component_that_does_not_import_is_a_broken_plugin(toy_recipe, tmp_path):
     (tmp_path / "bomb.py").write_text("import nothing_like_this")
     with pytest.raises(PluginError, match="does not load: ModuleNotFoundError"):
-        read_recipe(toy_recipe, ["reward.name=bomb.py:Bomb"])
+        read_recipe(toy_recipe, [f"reward.name={tmp_path}/bomb.py:Bomb"])
 
 
 def test_paths_are_relative_to_the_recipe(toy_recipe, tmp_path, monkeypatch):
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "mine.py").write_text(TOY.read_text())
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
-    recipe = read_recipe(toy_recipe, ["generator.checkpoint=weights", "reward.name=mine.py:Red"])
+    for folder in (tmp_path, tmp_path / "elsewhere"):
+        (folder / "weights").mkdir(parents=True)
+        (folder / "mine.py").write_text(TOY.read_text())
+        (folder / "prompts.txt").write_text("a cat\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    written = toy_recipe.read_text().replace(f"{TOY}:Red", "mine.py:Red")
+    toy_recipe.write_text(written.replace("[transition]", 'checkpoint = "weights"\n[transition]'))
+    recipe = read_recipe(toy_recipe)
     assert recipe.generator.config.checkpoint == str(tmp_path / "weights")
     assert recipe.reward.name == f"{tmp_path}/mine.py:Red"
     assert recipe.prompts.train == str(tmp_path / "prompts.txt")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["generator.checkpoint=weights", "reward.name=mine.py:Red", "prompts.train=prompts.txt"],
+        [
+            f'generator={{name = "{TOY}:ToyGenerator", checkpoint = "weights"}}',
+            'reward={name = "mine.py:Red"}',
+            'prompts={train = "prompts.txt"}',
+        ],
+    ],
+)
+@pytest.mark.parametrize("both", [True, False])
+def test_typed_paths_are_relative_to_the_working_directory(
+    toy_recipe, tmp_path, monkeypatch, overrides, both
+):
+    here = tmp_path / "elsewhere"
+    for folder in (tmp_path, here) if both else (here,):
+        (folder / "weights").mkdir(parents=True)
+        (folder / "mine.py").write_text(TOY.read_text())
+        (folder / "prompts.txt").write_text("a cat\n")
+    monkeypatch.chdir(here)
+    recipe = read_recipe(toy_recipe, overrides)
+    assert recipe.generator.config.checkpoint == str(here / "weights")
+    assert recipe.reward.name == f"{here}/mine.py:Red"
+    assert recipe.prompts.train == str(here / "prompts.txt")
+    (tmp_path / "saved.toml").write_text(recipe.to_toml())
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe(tmp_path / "saved.toml") == recipe
+
+
+def test_a_typed_path_that_is_not_there_never_means_a_file_beside_the_recipe(
+    toy_recipe, tmp_path, monkeypatch
+):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recipe = read_recipe(toy_recipe, ["generator.checkpoint=weights"])
+    assert recipe.generator.config.checkpoint == "weights"
+    for name in ("prompts.txt", "weights"):
+        with pytest.raises(RecipeError, match=f"there is no file '{name}' in the working directory"):
+            read_recipe(toy_recipe, [f"prompts.train={name}"])
+
+
+def test_a_path_that_a_component_finds_in_the_working_directory_is_saved_whole(
+    toy_recipe, tmp_path, monkeypatch
+):
+    (tmp_path / "elsewhere" / "some" / "weights").mkdir(parents=True)
+    toy_recipe.write_text(
+        toy_recipe.read_text().replace("[transition]", 'checkpoint = "some/weights"\n[transition]')
+    )
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = read_recipe(toy_recipe).generator.config.checkpoint
+    assert found == str(tmp_path / "elsewhere" / "some" / "weights")
 
 
 def test_sections_build_their_components(toy_recipe):
@@ -195,15 +253,14 @@ def test_a_file_that_is_no_recipe_says_why(tmp_path, content, complaint):
         read_recipe(path)
 
 
-def test_a_prompt_file_is_looked_for_beside_the_recipe_only(tmp_path, monkeypatch):
+def test_a_prompt_file_is_looked_for_beside_the_recipe_only(toy_recipe, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "stray.txt").write_text("a cat\n")
     monkeypatch.chdir(elsewhere)
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text((shipped_recipes()["shapes_clip"]).read_text())
+    toy_recipe.write_text(toy_recipe.read_text().replace("prompts.txt", "stray.txt"))
     with pytest.raises(RecipeError, match=r"there is no file 'stray\.txt' beside the recipe"):
-        read_recipe(recipe, ["prompts.train=stray.txt"])
+        read_recipe(toy_recipe)
 
 
 DETECTOR = """
@@ -226,6 +283,11 @@ class Eyes(Detector):
 """
 
 
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def with_detector(toy_recipe, *overrides):
     toy_recipe.with_name("eyes.py").write_text(DETECTOR)
     toy_recipe.with_name("eyes.pth").write_text("")
@@ -240,6 +302,7 @@ def with_detector(toy_recipe, *overrides):
         ("eval.detector.name=eyes.py:Eyes", "eval.detector.weights=eyes.pth"),
     ],
 )
+@pytest.mark.usefixtures("at_home")
 def test_a_detector_may_have_settings(toy_recipe, tmp_path, overrides):
     recipe = with_detector(toy_recipe, *overrides)
     assert recipe.eval.build_detector().config.weights == str(toy_recipe.with_name("eyes.pth"))
@@ -249,6 +312,7 @@ def test_a_detector_may_have_settings(toy_recipe, tmp_path, overrides):
     assert read_recipe(saved).digest() == recipe.digest()
 
 
+@pytest.mark.usefixtures("at_home")
 def test_a_detectors_name_alone_is_imported_when_it_is_built(toy_recipe):
     recipe = with_detector(toy_recipe, "eval.detector=eyes.py:Eyes")
     with pytest.raises(RecipeError, match=r"weights: is missing$"):
@@ -264,6 +328,7 @@ def test_a_detectors_name_alone_is_imported_when_it_is_built(toy_recipe):
         ("eval.detector=3", "eval.detector: names a detector, or is a section that does"),
     ],
 )
+@pytest.mark.usefixtures("at_home")
 def test_a_mistake_in_a_detector_is_found(toy_recipe, override, complaint):
     with pytest.raises(RecipeError, match=complaint):
         with_detector(toy_recipe, override)

@@ -89,7 +89,8 @@ def test_recipes_fit_the_devices_and_the_days_that_they_name(name, device, least
 
 @pytest.mark.parametrize("name", SHOWO)
 def test_they_start_without_a_hub_from_the_prompts_that_ship(name):
-    changes = ("prompts.train=prompts/captions.txt", "prompts.column=", *NO_DATASET)
+    captions = shipped_recipes()[name].with_name("prompts") / "captions.txt"
+    changes = (f"prompts.train={captions}", "prompts.column=", *NO_DATASET)
     prompts = training_prompts(read_recipe(name, changes).prompts)
     lengths = [len(prompt.text.split()) for prompt in prompts]
     assert len({prompt.text for prompt in prompts}) == len(prompts) == 300

@@ -11,9 +11,10 @@ from rich.console import Console
 from toy_run import ToyGenerator, geneval_prompts
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.recipe import TrainingConfig, read_recipe
+from maskrl.recipe import read_recipe
 from maskrl.runtime.checkpoint import listed, load
 from maskrl.runtime.metrics import is_wall_clock, read_rows
+from maskrl.sections import TrainingConfig
 from maskrl.training.display import Display, duration, sparkline
 from maskrl.training.loop import train
 from maskrl.training.schedule import learning_rate, prompts_of

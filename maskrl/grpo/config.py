@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from maskrl.component import ComponentConfig
+from maskrl.component import ComponentConfig, at_most
 from maskrl.errors import RecipeError
 from maskrl.types import GeneratorSpec
 
@@ -23,9 +23,13 @@ class GRPOConfig(ComponentConfig):
     eq. 10's; "k3" that of KL(reference || policy).
     """
 
-    group_size: int = Field(default=6, ge=2)
-    num_steps: int | None = Field(default=None, ge=1)
-    num_updates: int = Field(default=1, ge=1)
+    group_size: Annotated[int, at_most(10_000, "a group is kept until it is judged as a whole")] = Field(
+        default=6, ge=2
+    )
+    num_steps: Annotated[int, at_most(100_000, "a step reveals a token or more")] | None = Field(
+        default=None, ge=1
+    )
+    num_updates: Annotated[int, at_most(10_000, "each goes over the whole batch")] = Field(default=1, ge=1)
     eps_low: float = Field(default=0.1, gt=0, lt=1)
     eps_high: float = Field(default=0.2, gt=0)
     kl_coef: float = Field(default=0.0, ge=0)
@@ -33,7 +37,7 @@ class GRPOConfig(ComponentConfig):
     kl: Literal["exact", "k2", "k3"] = "exact"
     advantage_std: Literal["group", "global", "none"] = "group"
     advantage_eps: float = Field(default=1e-4, gt=0)
-    max_resamples: int = Field(default=2, ge=0)
+    max_resamples: Annotated[int, at_most(1_000, "each paints the group anew")] = Field(default=2, ge=0)
 
     @model_validator(mode="after")
     def _clips_in_order(self) -> Self:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from maskrl.errors import RecipeError
 from maskrl.interfaces import Condition, MaskedGenerator
-from maskrl.recipe import LoraConfig
 from maskrl.runtime.wrapper import Wrapper
+from maskrl.sections import LoraConfig
 from maskrl.types import StepIndex
 
 ADAPTER = "default"  # peft's name of the only adapter

@@ -14,8 +14,8 @@ from maskrl.component import build, resolve_path
 from maskrl.errors import RecipeError, quote
 from maskrl.grpo import answers
 from maskrl.interfaces import PromptSet
-from maskrl.recipe import PromptsConfig, is_dataset
 from maskrl.runtime.prompt_files import READERS, has_columns, read_prompts
+from maskrl.sections import PromptsConfig, is_dataset
 from maskrl.types import Prompt
 
 

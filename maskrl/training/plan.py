@@ -15,8 +15,9 @@ from torch import nn
 
 from maskrl.errors import RecipeError
 from maskrl.grpo import answers
-from maskrl.recipe import LoraConfig, Recipe
+from maskrl.recipe import Recipe
 from maskrl.runtime.lora import adapt_network
+from maskrl.sections import LoraConfig
 from maskrl.training.work import Work
 from maskrl.types import Cost, Footprint, Pass
 

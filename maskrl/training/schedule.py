@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from maskrl.recipe import TrainingConfig
+from maskrl.sections import TrainingConfig
 from maskrl.types import Prompt, Stream
 
 

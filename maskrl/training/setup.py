@@ -20,12 +20,13 @@ from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.parts import Parts, Process
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Detector, MaskedGenerator, RewardModel, TransitionProb
-from maskrl.recipe import EvalConfig, Recipe, TrainingConfig
+from maskrl.recipe import Recipe
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import load_prompts, training_prompts
+from maskrl.sections import EvalConfig, TrainingConfig
 from maskrl.training.pictures import Sampler, choose_prompts
 from maskrl.training.schedule import LearningRate
 from maskrl.training.state import trained_parameters

@@ -1,0 +1,178 @@
+"""Recipes as text: TOML read, overridden by ``--set section.key=value``, and written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+from maskrl import registry
+from maskrl.component import TYPED
+from maskrl.errors import RecipeError
+from maskrl.mistakes import shown, written
+
+_DEEPEST = 32  # tables and lists inside each other
+_INTEGERS = 2**63  # TOML's are of 64 bits
+_UNWANTED = re.compile("[\0\ud800-\udfff]")
+_NO_COMPONENT = ("prompts",)  # sections that may have a key "name" of their own: a column
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a file.
+
+    Raises:
+        RecipeError: it cannot be read, is no TOML, or holds what no setting is: a date, or a number of over 64 bits.
+    """
+    try:
+        data = tomllib.loads(path.read_bytes().decode("utf-8"))
+        _check_values(data)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8: byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:  # its message ends with the line and column
+        raise RecipeError(f"{path}: is no TOML: {error}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: is nested too deeply, more than {_DEEPEST} times") from error
+    except ValueError as error:  # ours, and Python's of numbers with thousands of digits
+        raise RecipeError(f"{path}: {error}") from error
+    return data
+
+
+def _check_values(value: Any, key: tuple[str, ...] = ()) -> None:
+    """Refuse what TOML or the command line can say and no setting is."""
+    if len(key) > _DEEPEST:
+        raise RecursionError
+    if isinstance(value, date | time):
+        raise ValueError(
+            f"{written(key)}: {value} is a date or a time, which no setting is; a text needs quotes"
+        )
+    if isinstance(value, int) and not -_INTEGERS <= value < _INTEGERS:
+        raise ValueError(f"{written(key)}: an integer has 64 bits at most")
+    if isinstance(value, str) and _UNWANTED.search(value):
+        raise ValueError(f"{written(key)}: holds a null character, or is not UTF-8")
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inside:
+        _check_values(one, (*key, str(name)))
+
+
+def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | None:
+    """Apply ``section.key=value`` to what was read, in place.
+
+    A component's section remembers which texts were typed here: their paths start from the working directory.
+
+    Returns:
+        Where a default was restored (``section.key=``) the same data with None there, so that its key can be
+        checked; else None.
+
+    Raises:
+        RecipeError: an override is malformed.
+    """
+    restored = []
+    for override in overrides:
+        keys, text = _split(override)
+        if text.strip():
+            value = _value(override, text)
+            table = _table(data, keys, override)
+            table[keys[-1]] = _typed(value)
+            if isinstance(value, str) and "name" in table and keys[0] not in _NO_COMPONENT:
+                table.setdefault(TYPED, {})[keys[-1]] = str(Path.cwd())
+        else:
+            restored.append((keys, override))
+            _remove(data, keys)
+    if not restored:
+        return None
+    probe = copy.deepcopy(data)
+    for keys, override in restored:
+        _table(probe, keys, override)[keys[-1]] = None
+    return probe
+
+
+def _split(override: str) -> tuple[list[str], str]:
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys) or len(keys) > _DEEPEST:
+        raise RecipeError(f"--set {override!r}: write it as section.key=value")
+    return keys, text
+
+
+def _table(data: dict[str, Any], keys: Sequence[str], override: str) -> dict[str, Any]:
+    """Return the table that holds the last key; tables on the way that are not there are made."""
+    table = data
+    for section in keys[:-1]:
+        inside = table.setdefault(section, {})
+        if isinstance(inside, str):  # a component's name alone is short for a section
+            inside = table[section] = {"name": inside}
+        table = inside
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override!r}: {section!r} is a value, not a section")
+    return table
+
+
+def _remove(data: dict[str, Any], keys: Sequence[str]) -> None:
+    table: Any = data
+    for section in keys[:-1]:
+        table = table.get(section) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        table.pop(keys[-1], None)
+
+
+def _value(override: str, text: str) -> Any:
+    """Read a value as TOML does; what is no TOML is a text."""
+    try:
+        read = tomllib.loads(f"value = {text}")
+        value = read["value"] if read.keys() == {"value"} else text.strip()
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    except (RecursionError, ValueError) as error:
+        raise RecipeError(f"--set {shown(override)}: no setting is so long or so deep") from error
+    try:
+        _check_values(value, tuple(override.partition("=")[0].split(".")))
+    except (RecursionError, ValueError) as error:
+        raise RecipeError(f"--set {shown(override)}: {str(error) or 'is nested too deeply'}") from error
+    return value
+
+
+def _typed(value: Any) -> Any:
+    """Make the paths of files with code absolute; mark the sections in a table that was typed."""
+    if isinstance(value, str):
+        return registry.resolve_local(value, Path.cwd())
+    if isinstance(value, list):
+        return [_typed(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    table = {key: _typed(one) for key, one in value.items()}
+    texts = {key: str(Path.cwd()) for key, one in table.items() if isinstance(one, str)}
+    return {**table, TYPED: texts} if "name" in table else table
+
+
+def write_toml(data: Mapping[str, Any]) -> str:
+    """Write scalars, then a table for every section; what is None is left out."""
+    lines = [f"{written([key])} = {_toml(v)}" for key, v in data.items() if not isinstance(v, dict | None)]
+    for section, values in data.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{written([section])}]"]
+            lines += [f"{written([key])} = {_toml(v)}" for key, v in values.items() if v is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_text(key)} = {_toml(v)}" for key, v in value.items() if v is not None)
+        return f"{{ {inside} }}"
+    return "[" + ", ".join(_toml(item) for item in value) + "]"

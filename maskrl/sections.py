@@ -1,0 +1,256 @@
+"""The sections of a recipe that name no component: how long, how fast, from which prompts, judged by what."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, ValidationInfo, model_validator
+
+from maskrl import registry
+from maskrl.component import (
+    Chosen,
+    ComponentConfig,
+    Label,
+    at_most,
+    base_of,
+    build,
+    choose_section,
+    named,
+    needs_of,
+    resolve_path,
+)
+from maskrl.errors import RecipeError
+from maskrl.interfaces import Detector, RewardModel
+
+TYPED_SOURCES = ("prompts.train", "eval.prompts")
+
+
+def _source(value: str, info: ValidationInfo) -> str:
+    """Accept a file that exists, or the name of an installed prompt set; anything, where no prompts are needed."""
+    if "prompts" not in needs_of(info).kinds:
+        return value
+    base, where = _beside(info)
+    path = Path(resolve_path(value, base))  # absolute if it is a file there
+    if path.is_absolute() and path.exists() and not path.is_file():
+        raise RecipeError(f"{str(path)!r} is no file of prompts")
+    if not (path.is_absolute() and path.exists()) and not registry.is_local(value):
+        try:
+            registry.find("prompts", value)
+        except RecipeError as error:
+            raise RecipeError(f"there is no file {value!r} {where}, and {error}") from error
+        return value
+    return registry.resolve_local(str(path), base)
+
+
+def _train_source(value: str, info: ValidationInfo) -> str:
+    """Accept what :func:`_source` does, and a dataset: a folder, or an id on the hub."""
+    if "prompts" not in needs_of(info).kinds:
+        return value
+    path = Path(resolve_path(value, _beside(info)[0]))
+    if value and path.is_absolute() and path.is_dir() and path != path.parent:
+        return str(path)
+    try:
+        return _source(value, info)
+    except RecipeError:
+        if _HUB_ID.fullmatch(value):
+            return value
+        raise
+
+
+def _beside(info: ValidationInfo) -> tuple[Path, str]:
+    """Return the folder that a source of prompts starts from, and what it is called: of ``--set`` the current one."""
+    key = next(key for key in TYPED_SOURCES if key.endswith(f".{info.field_name}"))
+    typed = (info.context or {}).get("typed", {})
+    return (typed[key], "in the working directory") if key in typed else (base_of(info), "beside the recipe")
+
+
+def is_dataset(source: str) -> bool:
+    """Tell whether a source of prompts is a folder, or looks like an id on the hub (``owner/name``)."""
+    path = Path(source)
+    return (path.is_absolute() and path.is_dir()) or _HUB_ID.fullmatch(source) is not None
+
+
+def _detector(value: Any, info: ValidationInfo) -> str | Chosen[Detector]:
+    """Accept a detector's name, which is not imported yet, or a section with its settings."""
+    if isinstance(value, Mapping):
+        return choose_section("detectors", value, info)
+    if not isinstance(value, str):
+        raise ValueError("names a detector, or is a section that does")
+    if not registry.is_local(value):
+        registry.find("detectors", value)
+    return registry.resolve_local(value, base_of(info))
+
+
+def _name_or_settings(value: str | Chosen[Detector]) -> str | dict[str, Any]:
+    return value if isinstance(value, str) else value.settings()
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+STEPS = at_most(100_000, "a step reveals at least one token, and no image has so many")
+Source = Annotated[str, AfterValidator(_source)]
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(?<!\.txt)(?<!\.jsonl)(?<!\.json)(?<!\.csv)(?<!\.tsv)")
+
+
+class PromptsConfig(ComponentConfig):
+    """Where the prompts of training come from.
+
+    ``train`` is a text file of one prompt a line; a file of rows with columns (``.jsonl``, a ``.json`` array, ``.csv``,
+    ``.tsv``); the name of an installed prompt set; or a dataset: an id on the hub or a folder. ``column`` is that of
+    the text; of several columns each is a prompt of its own. ``where`` keeps the rows in which these columns have these
+    values.
+
+    Of a dataset ``split`` is streamed until there are ``limit`` prompts. Of any source, prompts of fewer than
+    ``min_words`` or more than ``max_words`` words are left out.
+    """
+
+    train: Annotated[str, AfterValidator(_train_source)]
+    column: str | tuple[str, ...] = "text"
+    split: str = "train"
+    where: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    limit: int | None = Field(default=None, ge=1)
+    min_words: int = Field(default=1, ge=1)
+    max_words: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        if is_dataset(self.train) and self.limit is None:
+            raise ValueError(f"say how many prompts to take from the dataset {self.train!r}: limit = 100_000")
+        if self.max_words is not None and self.max_words < self.min_words:
+            raise ValueError(f"max_words = {self.max_words} is less than min_words = {self.min_words}")
+        return self
+
+
+class TrainingConfig(ComponentConfig):
+    """How long, how fast, in what portions. ``prompts_per_update`` counts over all processes.
+
+    These change memory and speed only, and count on each process: ``micro_batch`` ((image, step) pairs per forward and
+    backward), ``score_batch`` (pairs whose log-probabilities are computed at a time, those of the others again in the
+    backward pass; None: all of the micro-batch), ``rollout_batch`` and ``reward_batch`` (images per forward; None: all
+    at once), ``overlap_reward`` (images are judged while the next ``rollout_batch`` is painted, by default that many at
+    a time), ``activation_checkpointing`` (the network's activations are computed again in the backward pass),
+    ``offload`` (decoder and reward are on the device only while they are used), ``compile`` (the network's layers,
+    by torch.compile).
+
+    ``dtype`` bf16 is autocast: weights, log-probabilities and sums stay fp32. ``optimizer`` adamw_8bit keeps its
+    moments in 8 bits (package bitsandbytes). ``decay`` says what ``weight_decay`` acts on: all trained weights, or
+    matrices alone, no biases and no norms. ``max_seconds`` stops a run cleanly.
+
+    ``schedule_updates`` is where ``lr_schedule`` would end (None: with the last of ``updates``): a run may stop before.
+    """
+
+    updates: int = Field(ge=0)
+    prompts_per_update: int = Field(ge=1)
+    micro_batch: int = Field(default=64, ge=1)
+    score_batch: int | None = Field(default=None, ge=1)
+    rollout_batch: int | None = Field(default=None, ge=1)
+    reward_batch: int | None = Field(default=None, ge=1)
+    overlap_reward: bool = False
+    learning_rate: float = Field(gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay: Literal["all", "matrices"] = "all"
+    warmup_updates: int = Field(default=0, ge=0)
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    schedule_updates: int | None = Field(default=None, ge=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    activation_checkpointing: bool = False
+    compile: bool = False
+    offload: bool = False
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_seconds: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _overlaps(self) -> Self:
+        if self.overlap_reward and self.rollout_batch is None:
+            raise ValueError(
+                "overlap_reward needs portions: set rollout_batch to fewer images than an update has"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ends_within_its_schedule(self) -> Self:
+        if self.schedule_updates is not None and self.schedule_updates < self.updates:
+            raise ValueError(
+                f"schedule_updates = {self.schedule_updates} is less than updates = {self.updates}: behind its end"
+                " there is no learning rate; raise it, or leave it out"
+            )
+        return self
+
+
+class LoraConfig(ComponentConfig):
+    """Low-rank adapters in place of a full fine-tune.
+
+    ``alpha`` scales them by alpha / rank (None: by 1); ``targets`` are names of layers (None: the generator's own
+    choice); ``base_dtype`` is what the frozen weights are kept in.
+    """
+
+    rank: Annotated[int, at_most(4096, "larger adapters are larger than the layers they stand beside")] = (
+        Field(default=32, ge=1)
+    )
+    alpha: float | None = Field(default=None, gt=0)
+    targets: tuple[str, ...] | None = None
+    base_dtype: Literal["fp32", "bf16"] = "fp32"
+
+
+class EvalConfig(ComponentConfig):
+    """Which GenEval a run reports; without ``prompts`` none.
+
+    ``every`` counts updates, 0 evaluates before and after only; in between ``prompts_per_task_during``
+    prompts a task are used. ``num_steps`` None: as in ``[grpo]``. Guidance is ``sampling.guidance_eval``.
+    ``detector`` is a detector's name, or a section with its settings.
+    """
+
+    prompts: Source | None = None
+    detector: Annotated[
+        str | Chosen[Detector], PlainValidator(_detector), PlainSerializer(_name_or_settings)
+    ] = "shapes"
+    images_per_prompt: Annotated[int, at_most(10_000, "a mean needs no more")] = Field(default=4, ge=1)
+    every: int = Field(default=0, ge=0)
+    prompts_per_task_during: int = Field(default=8, ge=1)
+    num_steps: Annotated[int, STEPS] | None = Field(default=None, ge=1)
+    batch: int = Field(default=64, ge=1)
+
+    def build_detector(self) -> Detector:
+        """Build what judges.
+
+        Raises:
+            RecipeError: its settings are wrong, or its weights cannot be had.
+            PluginError: it does not import.
+        """
+        if not isinstance(self.detector, str):
+            return self.detector.build()
+        return cast(Detector, build("detectors", {"name": self.detector}, Path()))
+
+
+class WatchConfig(ComponentConfig):
+    """Held-out rewards, by the names they have in the metrics: they score every ``every``-th update, and never teach.
+
+    Each is a reward's name, or a section with its settings.
+    """
+
+    every: int = Field(default=10, ge=1)
+    rewards: dict[Label, Annotated[Chosen[RewardModel], *named("rewards")]] = Field(default_factory=dict)
+
+
+class CheckpointConfig(ComponentConfig):
+    """A checkpoint ``every`` so many updates, of which the newest ``keep`` stay."""
+
+    every: int = Field(default=25, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+
+class TrackingConfig(ComponentConfig):
+    """What a run writes beside its metrics: TensorBoard files, and pictures of ``sample_prompts``.
+
+    Without ``sample_prompts`` the pictures show the run's own: a prompt of each task of its evaluation, else some of
+    those that it trains on.
+    """
+
+    tensorboard: bool = True
+    samples_every: int = Field(default=25, ge=1)
+    sample_prompts: tuple[str, ...] | None = None
