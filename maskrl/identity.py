@@ -38,7 +38,7 @@ def identity(component: Component | Chosen[Any]) -> dict[str, Any]:
 
 def _of(kind: type[Component], config: BaseModel) -> dict[str, Any]:
     settings = {
-        name: _content(value) if name in kind.paths and isinstance(value, str) else _plain(value)
+        name: content(value) if name in kind.paths and isinstance(value, str) else _plain(value)
         for name, value in config
     }
     return {**name_class(kind), **settings}
@@ -46,13 +46,37 @@ def _of(kind: type[Component], config: BaseModel) -> dict[str, Any]:
 
 def name_class(kind: type[Component]) -> dict[str, str]:
     """Return ``class``, and for one from a file ``source_sha256``."""
-    if not kind.__module__.startswith(registry.LOCAL_MODULE):
+    source = _source(kind)
+    if source is None:
         return {"class": f"{kind.__module__}:{kind.__qualname__}"}
-    source = Path(str(sys.modules[kind.__module__].__file__))
     return {"class": kind.__qualname__, "source_sha256": files.sha256(source)}
 
 
-def _content(value: str) -> Any:
+def _source(kind: type[Component]) -> Path | None:
+    """Return the file that a class was imported from by its path; None of an installed one."""
+    if not kind.__module__.startswith(registry.LOCAL_MODULE):
+        return None
+    return Path(str(sys.modules[kind.__module__].__file__))
+
+
+def local_sources(chosen: Chosen[Any]) -> list[Path]:
+    """Return the files that a component, and those named in its settings, were imported from by their paths."""
+    own = _source(chosen.component)
+    inside = [source for inner in _chosen(dict(chosen.config)) for source in local_sources(inner)]
+    return ([] if own is None else [own]) + inside
+
+
+def _chosen(value: Any) -> list[Chosen[Any]]:
+    if isinstance(value, Chosen):
+        return [value]
+    inside = dict(value) if isinstance(value, BaseModel) else value
+    found = (
+        inside.values() if isinstance(inside, Mapping) else inside if isinstance(inside, list | tuple) else ()
+    )
+    return [chosen for inner in found for chosen in _chosen(inner)]
+
+
+def content(value: str) -> Any:
     """Say what a setting that names a file, a folder or something published stands for."""
     path = Path(open_path(value))
     if path.exists():

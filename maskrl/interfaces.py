@@ -41,6 +41,8 @@ class MaskedGenerator(Component):
     frozen: Sequence[nn.Module]
     spec: GeneratorSpec
 
+    precision: str = "fp32"  # that the network computes in; a wrapper may change it
+
     @classmethod
     def cost(cls, config: Any, *, text_tokens: int) -> Cost:
         """Say what a generator of these settings costs, without loading its weights.

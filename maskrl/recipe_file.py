@@ -83,8 +83,8 @@ def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | No
             if isinstance(value, str) and "name" in table and keys[0] not in _NO_COMPONENT:
                 table.setdefault(TYPED, {})[keys[-1]] = str(Path.cwd())
         else:
-            restored.append((keys, override))
-            _remove(data, keys)
+            if not _remove(data, keys):  # a key that was there may go, whoever takes its section's place
+                restored.append((keys, override))
     if not restored:
         return None
     probe = copy.deepcopy(data)
@@ -114,12 +114,15 @@ def _table(data: dict[str, Any], keys: Sequence[str], override: str) -> dict[str
     return table
 
 
-def _remove(data: dict[str, Any], keys: Sequence[str]) -> None:
+def _remove(data: dict[str, Any], keys: Sequence[str]) -> bool:
+    """Remove a key; return whether it was there."""
     table: Any = data
     for section in keys[:-1]:
         table = table.get(section) if isinstance(table, dict) else None
-    if isinstance(table, dict):
-        table.pop(keys[-1], None)
+    if not isinstance(table, dict) or keys[-1] not in table:
+        return False
+    del table[keys[-1]]
+    return True
 
 
 def _value(override: str, text: str) -> Any:

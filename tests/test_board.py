@@ -41,7 +41,11 @@ def run(tmp_path_factory):
     recipe = TOY_RECIPE.replace('name = "keep_all"', 'name = "std_percentile"\nwarmup = 1')
     recipe = recipe.replace(f'[reward]\nname = "{TOY}:Red"', f'[reward.terms.red]\nreward = "{TOY}:Red"')
     (folder / "toy.toml").write_text(recipe.replace("tensorboard = false", "tensorboard = true"))
-    changes = ["reward.name=weighted_sum", "eval.prompts=geneval.jsonl", f"eval.detector={TOY}:Tiles"]
+    changes = [
+        "reward.name=weighted_sum",
+        f"eval.prompts={folder}/geneval.jsonl",
+        f"eval.detector={TOY}:Tiles",
+    ]
     watch = ["watch.every=1", f"watch.rewards.red={TOY}:Red"]
     train(read_recipe(folder / "toy.toml", [*changes, *watch]), folder / "run", resume=False, display=False)
     return folder / "run"
@@ -72,7 +76,7 @@ def test_the_board_shows_groups_pictures_and_the_recipe(run):
 def test_a_board_that_cannot_be_written_is_given_up_in_a_line(tmp_path):
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.warns(UserWarning, match="TensorBoard in '.*tensorboard' is given up: "):
-        log = MetricsLog(tmp_path, rows=0, update=0, tensorboard=True)
+        log = MetricsLog(tmp_path, [], tensorboard=True)
     with log:
         log.write({"kind": "update", "update": 1, "reward_mean": 0.5})
     assert [row["reward_mean"] for row in read_rows(tmp_path)] == [0.5]
@@ -80,7 +84,7 @@ def test_a_board_that_cannot_be_written_is_given_up_in_a_line(tmp_path):
 
 def test_pictures_keep_their_size(tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "sheet.png")
-    board = Board(tmp_path / "board", 0)
+    board = Board(tmp_path / "board", [])
     board.picture("sheet", tmp_path / "sheet.png", 3)
     board.close()
     (event,) = EventAccumulator(str(tmp_path / "board")).Reload().Images("sheet")

@@ -392,3 +392,13 @@ def test_what_is_read_late_says_its_mistakes_in_one_line(toy_recipe):
         wrong.filter.build()
     with pytest.raises(UnknownComponent, match=r"no filter is called 'keep_al'; did you mean 'keep_all'\?"):
         read_recipe(toy_recipe, ["filter.name=keep_al"], late)
+
+
+def test_a_key_that_was_there_may_go_with_the_component_it_belonged_to(toy_recipe):
+    toy_recipe.write_text(
+        toy_recipe.read_text().replace('name = "p_theta1"', 'name = "p_theta1"\nthreshold = "recorded"')
+    )
+    recipe = read_recipe(toy_recipe, ["transition.name=ar", "transition.threshold="])
+    assert recipe.transition.settings() == {"name": "ar"}
+    with pytest.raises(RecipeError, match=r"transition\.thresholt: unknown key"):
+        read_recipe(toy_recipe, ["transition.thresholt="])

@@ -1,10 +1,10 @@
 """Whole runs of a toy: what they write, and that a killed one continues as if nothing had happened."""
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
-import processes
 import pytest
 import torch
 from rich.console import Console
@@ -101,7 +101,7 @@ def recipe_of(folder, *overrides):
 
 def run_process(folder, run, *overrides):
     command = [sys.executable, "-W", "error", "-c", TRAIN, folder, run, *overrides]
-    return processes.run(command, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def comparable(run):
@@ -354,7 +354,7 @@ def test_numbers_for_people():
 
 def test_what_takes_a_while_is_said_before_it_begins(toy_recipe, tmp_path, cli):
     (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
-    changes = ["eval.prompts=geneval.jsonl", f"eval.detector={TOY}:Tiles"]
+    changes = [f"eval.prompts={tmp_path}/geneval.jsonl", f"eval.detector={TOY}:Tiles"]
     result = cli("train", "--recipe", toy_recipe, "--run", tmp_path / "run", *(f"--set={c}" for c in changes))
     lines = result.out.splitlines()
     said = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +27,7 @@ def train(
     if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo("loading PyTorch, the generator and the reward")
     from maskrl.recipe import locate_recipe, read_recipe
-    from maskrl.runtime.folder import RECIPE, default_folder
+    from maskrl.runtime.folder import RECIPE
     from maskrl.training.loop import train as run_training
 
     if resume and run is None:
@@ -38,7 +37,7 @@ def train(
             raise RecipeError("say what to train: --recipe R")
         recipe = str(run / RECIPE)
     path = locate_recipe(recipe)
-    folder = run or default_folder(path.stem, datetime.now())
-    result = run_training(read_recipe(path, overrides or ()), folder, resume, not quiet)
+    chosen = read_recipe(path, overrides or ())
+    result = run_training(chosen, run, resume, not quiet, name=path.stem)
     if result.is_main:
         typer.echo(f"run: {result.run}")

@@ -31,6 +31,7 @@ from maskrl.evals.pictures import Pictures
 from maskrl.evals.results import Number, Result
 from maskrl.evals.together import Progress, dealt, on_main, together
 from maskrl.grpo.parts import Process
+from maskrl.runtime import record
 
 ENOUGH = 30_000
 BATCH = 32  # images that Inception sees together; memory and speed only
@@ -335,4 +336,4 @@ def _statistics(share: Share, about: Mapping[str, Any] | None) -> Statistics:
 
 
 def _versions() -> dict[str, str]:
-    return results.versions() | {name: version(name) for name in ("pytorch-fid", "torchvision", "pillow")}
+    return record.versions() | {name: version(name) for name in ("pytorch-fid", "torchvision", "pillow")}

@@ -43,7 +43,9 @@ from maskrl.geneval.summary import (
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.parts import Process, SingleProcess
+from maskrl.identity import identity
 from maskrl.interfaces import Detector, MaskedGenerator
+from maskrl.runtime import record
 from maskrl.types import Prompt, Stream
 
 PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"
@@ -185,7 +187,7 @@ def evaluate_folder(
 
 
 def _judged_by(detector: Detector) -> dict[str, Any]:
-    return {"protocol": PROTOCOL, "detector": results.describe(detector)}
+    return {"protocol": PROTOCOL, "detector": identity(detector)}
 
 
 def judge_image(image: Tensor, prompt: Prompt, detector: Detector, filename: str) -> Record:
@@ -225,7 +227,7 @@ def as_result(report: GenEvalReport, provenance: Mapping[str, Any]) -> Result:
         images=report.images,
         settings=report.settings,
         provenance={"generator": report.generator, **provenance},
-        versions=results.versions(),
+        versions=record.versions(),
     )
 
 

@@ -26,11 +26,14 @@ from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
 from maskrl.evals.generate import paint_pairs
+from maskrl.evals.sameness import differing
 from maskrl.evals.together import Progress, dealt, on_main
 from maskrl.geneval.metadata import metadata_line
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.parts import Process
+from maskrl.identity import identity
 from maskrl.interfaces import MaskedGenerator
+from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt, Stream
 
 SETTINGS = "settings.json"
@@ -88,7 +91,7 @@ class ImageFolder:
         painted = {key: value for key, value in (self.settings or {}).items() if key != "generator"}
         return {
             **painted,
-            "prompts_sha256": results.prompts_digest(self.prompts),
+            "prompts_sha256": prompts_digest(self.prompts),
             "images_per_prompt": self.per_prompt,
         }
 
@@ -168,8 +171,9 @@ def painted_settings(
 ) -> dict[str, Any]:
     """Return all that decides what images look like."""
     return {
-        "generator": results.describe(generator),
-        "prompts_sha256": results.prompts_digest(prompts),
+        "generator": identity(generator.unwrapped()),
+        "precision": generator.precision,
+        "prompts_sha256": prompts_digest(prompts),
         "images_per_prompt": images_per_prompt,
         "num_steps": num_steps,
         "guidance": sampling.guidance_eval,
@@ -236,7 +240,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
             )
         files.write_text(folder / SETTINGS, results.to_json(settings))
         return
-    different = results.differing(settings, saved)
+    different = differing(settings, saved)
     if different:
         raise RecipeError(
             f"{str(folder)!r} holds images of other settings: they differ in {', '.join(different)}; choose"

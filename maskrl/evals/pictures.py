@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals import results
 from maskrl.evals.images import ImageFolder, files_digest, is_official, open_folder
+from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt
 
 _FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
@@ -71,11 +71,11 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
         raise RecipeError(f"there is no image folder {str(folder)!r}")
     if is_official(folder):
         pictures = of_prompts(open_folder(folder))
-        if prompts and pictures.comparable["prompts_sha256"] != results.prompts_digest(prompts):
+        if prompts and pictures.comparable["prompts_sha256"] != prompts_digest(prompts):
             raise RecipeError(f"the images in {str(folder)!r} are of other prompts than --prompts has")
     else:
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
-        digest = None if prompts is None else results.prompts_digest(prompts)
+        digest = None if prompts is None else prompts_digest(prompts)
         pictures = Pictures(folder, names, {"prompts_sha256": digest, "formats": _formats(names)}, None)
     least = max(2, len(prompts or ()))
     if len(pictures.names) < least:

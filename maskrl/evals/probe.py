@@ -33,7 +33,9 @@ from maskrl.evals.scores import score_each
 from maskrl.evals.together import Progress
 from maskrl.geneval.metadata import asked_number, check_prompts
 from maskrl.grpo.parts import Process
+from maskrl.identity import identity
 from maskrl.interfaces import Detector, RewardModel
+from maskrl.runtime import record
 from maskrl.types import Prompt, Stream
 
 REPORT = "relative_correctness.json"
@@ -100,8 +102,8 @@ def probe(
     control = {name: pairs[other][1] for (_, name), other in zip(pairs, drawn, strict=True)}
     settings = {
         "protocol": PROTOCOL,
-        "detector": results.describe(detector),
-        "reward": results.describe(reward),
+        "detector": identity(detector),
+        "reward": identity(reward),
         "control_seed": stream.seed,
         **images.comparable(),
     }
@@ -135,7 +137,7 @@ def probe(
         images=len(rows),
         settings=settings,
         provenance=provenance,
-        versions=results.versions(),
+        versions=record.versions(),
     )
     if process.rank == 0:
         results.write_rows(out, rows)

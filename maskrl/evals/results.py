@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from maskrl import __version__
-from maskrl.component import Component
 from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.sameness import differing
 from maskrl.files import write_text
-from maskrl.types import Prompt
-
-_DEPENDENCIES = ("torch", "transformers", "open_clip_torch", "numpy")
 
 
 def read_text(path: Path) -> str:
@@ -41,24 +35,6 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nan(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that can change a number."""
-    return {"maskrl": __version__} | {package: version(package) for package in _DEPENDENCIES}
-
-
-def describe(component: Component) -> dict[str, Any]:
-    """Return which class a component is, and its settings."""
-    kind = type(component)
-    return {"class": f"{kind.__module__}:{kind.__qualname__}", **component.config.model_dump(mode="json")}
-
-
-def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """Return the sha256 of texts and metadata, in order; a copy of the text in the metadata does not count."""
-    known = [{key: value for key, value in p.metadata.items() if key != "prompt"} for p in prompts]
-    lines = [json.dumps([p.text, more], sort_keys=True) for p, more in zip(prompts, known, strict=True)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -122,11 +98,6 @@ def read_result(path: Path) -> Result:
         raise TrainingError(
             f"the results in {str(file)!r} are damaged, or no evaluation's: {error}"
         ) from error
-
-
-def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """Return the keys under which two tables do not hold the same."""
-    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
 def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str, Any]) -> None:

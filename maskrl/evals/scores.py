@@ -18,7 +18,9 @@ from maskrl.geneval.summary import standard_error
 from maskrl.grpo import answers
 from maskrl.grpo.judging import check_finite
 from maskrl.grpo.parts import Process
+from maskrl.identity import identity
 from maskrl.interfaces import RewardModel
+from maskrl.runtime import record
 from maskrl.types import Prompt
 
 
@@ -50,7 +52,7 @@ def score_images(
     Raises:
         TrainingError: an image is damaged, images differ in size, or ``out`` cannot be written.
     """
-    settings = {"reward": results.describe(reward), **images.comparable()}
+    settings = {"reward": identity(reward), **images.comparable()}
 
     def judge(
         pixels: Sequence[Tensor], prompts: Sequence[Prompt], names: Sequence[str]
@@ -70,7 +72,7 @@ def score_images(
         images=len(rows),
         settings=settings,
         provenance=provenance,
-        versions=results.versions(),
+        versions=record.versions(),
     )
     if process.rank == 0:
         results.write_rows(out, rows)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskrl.interfaces import Condition
+from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.runtime.wrapper import Wrapper
 from maskrl.types import StepIndex
 
 
 class Autocast(Wrapper):
     """A generator whose network computes in bf16; its weights stay as they are: fp32 where AdamW moves them."""
+
+    def __init__(self, inner: MaskedGenerator) -> None:
+        super().__init__(inner)
+        self.precision = "bf16"
 
     def prefill(self, condition: Condition) -> Condition:
         """As the inner generator, in bf16."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -41,21 +41,24 @@ def tag(metric: str) -> str:
 class Board:
     """The event files of a run; what cannot be written is said once, and then no more is tried."""
 
-    def __init__(self, folder: Path, update: int) -> None:
-        """Open the event files.
+    def __init__(self, folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Make the event files anew.
 
         Args:
-            folder: for them.
-            update: that the run goes on from; what a killed run plotted behind it is hidden.
+            folder: for them; what an earlier start of the run plotted there is replaced.
+            rows: that the run has already; they are plotted again, so that nothing is there twice.
         """
         from torch.utils.tensorboard.writer import SummaryWriter  # a second, and only where a recipe wants it
 
         self._folder, self._writer = folder, None
-        self._writer = self._try(lambda: SummaryWriter(str(folder), purge_step=update + 1))
+        self._try(lambda: _clear(folder))
+        self._writer = self._try(lambda: SummaryWriter(str(folder)))
+        for row in rows:
+            self.plot(row)
 
     def plot(self, row: Mapping[str, str | int | float]) -> None:
         """Plot the numbers of a row of metrics at its update."""
-        numbers = {k: v for k, v in row.items() if k not in ("kind", "update") and not isinstance(v, str)}
+        numbers = {k: v for k, v in row.items() if k not in ("kind", "update") and isinstance(v, int | float)}
 
         def add(to: SummaryWriter) -> None:
             for name, value in numbers.items():
@@ -93,3 +96,8 @@ class Board:
             reason = error.strerror or error
             warnings.warn(f"TensorBoard in {str(self._folder)!r} is given up: {reason}", stacklevel=3)
             return None
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.glob("events.out.tfevents.*") if folder.is_dir() else ():
+        path.unlink()

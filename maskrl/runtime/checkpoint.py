@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +85,26 @@ def save(
         )
         (unfinished / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         (unfinished / MANIFEST).write_text(json.dumps(_describe(unfinished), indent=2), encoding="utf-8")
+        for path in unfinished.rglob("*"):
+            files.sync(path)
+        files.sync(unfinished)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(unfinished, final)
+        files.sync(checkpoints)
     except (OSError, SafetensorError) as error:  # a full disk is either, by who noticed it
         reason = error.strerror if isinstance(error, OSError) else error
         raise TrainingError(f"cannot write the checkpoint {str(final)!r}: {reason}") from error
     for old in listed(checkpoints)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return final
+
+
+def _remove(old: Path) -> None:
+    """Remove a checkpoint; that it cannot be is no reason to end a run that has just been saved."""
+    try:
+        shutil.rmtree(old)
+    except OSError as error:
+        warnings.warn(f"the old checkpoint {str(old)!r} stays: {error.strerror or error}", stacklevel=3)
 
 
 def load(folder: Path) -> Checkpoint:
@@ -102,8 +115,13 @@ def load(folder: Path) -> Checkpoint:
     """
     if damage := damaged(folder):
         raise TrainingError(f"checkpoint {str(folder)!r} is damaged: {damage}; {_instead(folder)}")
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(folder, load_file(folder / TENSORS), state)
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return Checkpoint(folder, load_file(folder / TENSORS), state)
+    except (OSError, ValueError, SafetensorError) as error:  # the disk goes away while it is read
+        raise TrainingError(
+            f"checkpoint {str(folder)!r} cannot be read: {error}; {_instead(folder)}"
+        ) from error
 
 
 def damaged(folder: Path) -> str | None:
@@ -113,7 +131,7 @@ def damaged(folder: Path) -> str | None:
         expected = {file: (int(entry["size"]), str(entry["sha256"])) for file, entry in manifest.items()}
     except FileNotFoundError:
         return f"{MANIFEST!r} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST!r} is not readable"
     for file, (size, sha256) in expected.items():
         path = folder / file
@@ -131,10 +149,9 @@ def _instead(folder: Path) -> str:
     """Say what to do about a damaged checkpoint."""
     older = [path for path in listed(folder.parent) if int(path.name[7:]) < int(folder.name[7:])]
     usable = next((path.name for path in reversed(older) if damaged(path) is None), None)
-    goes_on = (
-        f"from {usable!r}, which is intact" if usable else "from the beginning: no older checkpoint is intact"
-    )
-    return f"delete that folder, and --resume goes on {goes_on}"
+    if usable is not None:
+        return f"delete that folder, and --resume goes on from {usable!r}, which is intact"
+    return "no older one is intact: restore it; or delete that folder and metrics.jsonl, and --resume begins again"
 
 
 def _describe(folder: Path) -> dict[str, dict[str, int | str]]:

@@ -1,20 +1,38 @@
 """The folder of one run, and whose it is.
 
-It holds ``recipe.toml`` (every default filled in), ``metrics.jsonl``, ``samples/``, ``checkpoints/``.
+It holds ``recipe.toml`` (every default filled in), ``run.json`` (what it read and where, at every start), ``plugins/``
+(the source of components from files), ``metrics.jsonl``, ``samples/``, ``checkpoints/``, ``eval/``.
 """
 
 from __future__ import annotations
 
-import tomllib
+import json
+import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.recipe import Recipe
+from maskrl.identity import local_sources
+from maskrl.recipe import SECTIONS, Recipe, read_recipe
 
-RECIPE = "recipe.toml"
+RECIPE, RECORD, PLUGINS = "recipe.toml", "run.json", "plugins"
+
+# What may change when a run is resumed: memory and speed, how long it goes on, what is written and shown beside.
+FREE = (
+    *("training.updates", "training.micro_batch", "training.score_batch", "training.rollout_batch"),
+    *("training.reward_batch", "training.overlap_reward", "training.activation_checkpointing"),
+    *(
+        "training.offload",
+        "training.compile",
+        "training.device",
+        "training.max_seconds",
+    ),
+    *("eval.batch", "eval.every", "eval.prompts_per_task_during"),
+    *("checkpoint.", "tracking.", "watch."),
+)
 
 
 def default_folder(recipe_name: str, now: datetime) -> Path:
@@ -22,54 +40,180 @@ def default_folder(recipe_name: str, now: datetime) -> Path:
     return Path("runs") / f"{recipe_name}-{now:%Y%m%d-%H%M%S}"
 
 
-def open_folder(run: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the folder of a new run and save its recipe there, or check that it is the one to resume.
+def check_folder(run: Path, resume: bool) -> None:
+    """Look whether a run can begin in a folder, or be resumed there; writes nothing.
 
     Raises:
-        RecipeError: the folder holds a run of another recipe, or something else; it holds this run and
-            ``resume`` was not asked; or there is nothing to resume.
-        TrainingError: it cannot be written.
+        RecipeError: the folder holds something else; it holds a run and ``resume`` was not asked; or there is nothing
+            to resume.
     """
-    try:
-        if (run / RECIPE).exists():
-            _check_same(run / RECIPE, recipe)
-            if not resume:
-                raise RecipeError(
-                    f"{str(run)!r} holds this run already; add --resume, or choose another --run"
-                )
-            return
-        if resume:
-            raise RecipeError(f"{str(run)!r} holds no run to resume; leave out --resume to begin one there")
-        if run.is_dir() and any(run.iterdir()):
-            raise RecipeError(f"{str(run)!r} is not empty and holds no run; choose another --run")
-        _save(run, recipe)
-    except OSError as error:
-        raise TrainingError(f"cannot write the run folder {str(run)!r}: {error.strerror}") from error
+    if (run / RECIPE).exists():
+        if not resume:
+            raise RecipeError(f"{str(run)!r} holds a run already; add --resume, or choose another --run")
+    elif resume:
+        raise RecipeError(f"{str(run)!r} holds no run to resume; leave out --resume to begin one there")
+    elif not files.is_empty(run):
+        raise RecipeError(f"{str(run)!r} is not empty and holds no run; choose another --run")
 
 
-def _check_same(saved: Path, recipe: Recipe) -> None:
-    try:
-        theirs = _flat(tomllib.loads(saved.read_text(encoding="utf-8")))
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise RecipeError(f"{str(saved)!r} is damaged: {error}") from error
-    ours = _flat(tomllib.loads(recipe.to_toml()))
-    different = sorted(key for key in theirs | ours if theirs.get(key) != ours.get(key))
-    if different:
-        key = different[0]
-        more = f", and {len(different) - 1} more" if len(different) > 1 else ""
-        raise RecipeError(
-            f"{str(saved.parent)!r} belongs to another recipe: {key} is {theirs.get(key)!r} there and "
-            f"{ours.get(key)!r} here{more}; choose another --run"
-        )
+def begin(run: Path, recipe: Recipe, contents: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
+    """Save what a run is, or check that it is the one that is there; only the folder's owner may.
 
+    Args:
+        run: the folder.
+        recipe: of the run.
+        contents: what it reads, as :func:`maskrl.runtime.record.contents` tells it.
+        about: where it runs, and anything else to remember of this start.
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    Returns:
+        What a person should know: a line for every setting that has changed since the run began.
 
-
-def _save(run: Path, recipe: Recipe) -> None:
-    run.mkdir(parents=True, exist_ok=True)
+    Raises:
+        RecipeError: the run belongs to another recipe, or what it reads has changed; the message says what, and what to
+            do.
+        TrainingError: the folder cannot be written.
+    """
+    files.clear_leftovers(run)
+    record = read_record(run)
+    said = []
+    if (run / RECIPE).exists():
+        known = record["contents"]
+        changed = _check_same(run, recipe, by_contents=known is not None)
+        if known is None:
+            said.append("this run does not say what it read when it began: it is taken to be the same")
+        else:
+            _check_contents(run, known, contents)
+        said += [_say_change(key, now, was, recipe) for key, (was, now) in changed.items()]
+        about = {**about, "changed": {key: now for key, (_, now) in changed.items()}}
+    _copy_plugins(run / PLUGINS, recipe)
     files.write_text(run / RECIPE, recipe.to_toml())
+    write_record(run, {**record, "contents": contents, "starts": [*record["starts"], about]})
+    return said
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read ``run.json``; of a run that has none, one in which nothing is known.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
+    path = run / RECORD
+    nothing: dict[str, Any] = {"contents": None, "starts": [], "saved": None}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return nothing
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(_damaged(path, error)) from error
+    if not isinstance(found, dict) or not isinstance(found.get("starts"), list):
+        raise RecipeError(_damaged(path, "it is no record of a run"))
+    return {**nothing, **found}
+
+
+def write_record(run: Path, record: Mapping[str, Any]) -> None:
+    """Write ``run.json``, whole or not at all."""
+    files.write_text(run / RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def _damaged(path: Path, why: object) -> str:
+    return f"{str(path)!r} is damaged ({why}); restore it, or delete it: then nothing is known of what the run read"
+
+
+def _copy_plugins(folder: Path, recipe: Recipe) -> None:
+    """Keep the source of components that come from files."""
+    for section in SECTIONS:
+        for source in local_sources(getattr(recipe, section)):
+            with files.whole(folder / source.name) as unfinished:
+                shutil.copyfile(source, unfinished)
+
+
+def _check_same(run: Path, recipe: Recipe, by_contents: bool) -> dict[str, tuple[Any, Any]]:
+    """Return which free settings have changed: what they were and are. Components are compared by their contents."""
+    try:
+        theirs = flat(read_recipe(run / RECIPE))
+    except RecipeError as error:
+        raise RecipeError(f"{str(run / RECIPE)!r} cannot be read any more: {error}") from error
+    ours = flat(recipe)
+    skipped = (*(f"{section}." for section in SECTIONS), "prompts.train", "eval.prompts", "eval.detector")
+    different = {
+        key: (theirs.get(key), ours.get(key))
+        for key in sorted(theirs | ours)
+        if theirs.get(key) != ours.get(key) and not (by_contents and key.startswith(skipped))
+    }
+    fixed = [key for key in different if not key.startswith(FREE)]
+    if fixed:
+        was, now = different[fixed[0]]
+        more = f", and {len(fixed) - 1} more" if len(fixed) > 1 else ""
+        raise RecipeError(
+            f"{str(run)!r} belongs to another recipe: {fixed[0]} is {was!r} there and {now!r} here{more}; choose"
+            " another --run"
+        )
+    return different
+
+
+def _check_contents(run: Path, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in sorted({*known, *now}):
+        if known.get(name) != now.get(name):
+            copies = run / PLUGINS
+            kept = f" (copies of files are in {str(copies)!r})" if copies.is_dir() else ""
+            raise RecipeError(
+                f"the contents of {name} are not those with which the run in {str(run)!r} began:"
+                f" {_difference(known.get(name), now.get(name))}; put back what was there{kept}, or begin another run,"
+                " with generator.checkpoint = the newest checkpoint's generator"
+            )
+
+
+def _difference(was: Any, now: Any, where: str = "") -> str:
+    """Say in a few words where two records differ first."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        key = next(key for key in sorted({*was, *now}) if was.get(key) != now.get(key))
+        return _difference(was.get(key), now.get(key), f"{where}.{key}" if where else key)
+    return f"{where} was {_short(was)} and is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 24 else f"{text[:13]}..."
+
+
+def _say_change(key: str, now: Any, was: Any, recipe: Recipe) -> str:
+    moved = key == "training.updates" and recipe.training.lr_schedule != "constant"
+    return f"continuing with {key} = {now!r}, was {was!r}" + (
+        "; the learning rate's schedule follows" if moved and recipe.training.schedule_updates is None else ""
+    )
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Return every setting of a recipe by its full key, defaults included."""
+
+    def walk(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in table.items():
+            inside = isinstance(value, dict)
+            found |= walk(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+        return found
+
+    return walk(recipe.model_dump(mode="json"), "")
+
+
+def note_saved(run: Path, update: int) -> None:
+    """Remember that a checkpoint of this update was saved: a run whose checkpoints are gone must not begin anew."""
+    record = read_record(run)
+    if record["saved"] != update:
+        write_record(run, {**record, "saved": update})
+
+
+def check_saved(run: Path, checkpoint_every: int, last_update: int) -> None:
+    """Refuse to begin anew what has been saved and cannot be found: ``last_update`` is the newest row's.
+
+    Raises:
+        TrainingError: there was a checkpoint; the message says what to do.
+    """
+    saved = read_record(run)["saved"]
+    was_saved = saved is not None or last_update >= checkpoint_every
+    if was_saved and last_update > 0:
+        raise TrainingError(
+            f"{str(run)!r} has made {last_update} updates, but no checkpoint can be found in"
+            f" {str(run / 'checkpoints')!r}; restore that folder (is its disk mounted?), or delete"
+            f" {str(run / 'metrics.jsonl')!r} to begin this run again"
+        )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.runtime.board import Board
 
+METRICS = "metrics.jsonl"
 WALL_CLOCK = ("seconds_", "time")
 
 Row = Mapping[str, str | int | float]
@@ -19,41 +23,43 @@ Row = Mapping[str, str | int | float]
 class MetricsLog:
     """Appends rows to a run's metrics; every row is on disk when :meth:`write` returns.
 
-    ``rows`` is how many the file holds. A row has ``kind`` ("update" or "eval"), ``update`` (how many
-    updates the run had made), and numbers; see :func:`is_wall_clock` for those that differ between runs.
-    ``board`` is TensorBoard, if it is wanted; it has every row too.
+    ``rows`` is how many the file holds, ``sha256`` is of them. A row has ``kind`` ("update" or "eval"), ``update`` (how
+    many updates the run had made), and numbers; see :func:`is_wall_clock` for those that differ between runs. ``board``
+    is TensorBoard, if it is wanted; it has every row too.
     """
 
-    def __init__(self, run: Path, rows: int, update: int, tensorboard: bool) -> None:
+    def __init__(self, run: Path, kept: Sequence[bytes], tensorboard: bool) -> None:
         """Open the log of a run.
 
         Args:
             run: the run's folder.
-            rows: how many rows to keep; what a killed run wrote behind them is dropped.
-            update: the update that the run continues from.
+            kept: the rows that stay, as :func:`rows_of` returns them; what a killed run wrote behind them is dropped.
             tensorboard: whether to write event files too.
 
         Raises:
             TrainingError: the folder is not writable.
         """
-        path = run / "metrics.jsonl"
-        self.rows = 0
-        try:
-            kept = path.read_bytes().splitlines(keepends=True)[:rows] if path.exists() else []
-            unfinished = path.with_name(path.name + ".unfinished")
+        path = run / METRICS
+        with files.whole(path) as unfinished:
             unfinished.write_bytes(b"".join(kept))
-            unfinished.replace(path)
-            self._file = path.open("a", encoding="utf-8")
+        try:
+            self._file = path.open("ab")
         except OSError as error:
             raise TrainingError(f"cannot write {str(path)!r}: {error.strerror}") from error
-        self.rows = len(kept)
-        self.board = Board(run / "tensorboard", update) if tensorboard else None
+        self.rows, self._digest = len(kept), hashlib.sha256(b"".join(kept))
+        self.board = Board(run / "tensorboard", [json.loads(row) for row in kept]) if tensorboard else None
+
+    @property
+    def sha256(self) -> str:
+        """Of all rows."""
+        return self._digest.hexdigest()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk has been said, or is of no row
+            self._file.close()
         if self.board is not None:
             self.board.close()
 
@@ -64,19 +70,70 @@ class MetricsLog:
             TrainingError: the disk is full.
         """
         numbers = {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in row.items()}
+        line = (json.dumps(numbers, allow_nan=False) + "\n").encode()
         try:
-            self._file.write(json.dumps(numbers, allow_nan=False) + "\n")
+            self._file.write(line)
             self._file.flush()
         except OSError as error:
-            raise TrainingError(f"cannot write {self._file.name!r}: {error.strerror}") from error
+            raise TrainingError(f"cannot write {str(self._file.name)!r}: {error.strerror}") from error
         self.rows += 1
+        self._digest.update(line)
         if self.board is not None:
             self.board.plot(row)
 
 
+def rows_of(run: Path, rows: int, sha256: str | None) -> list[bytes]:
+    """Return the rows that a checkpoint counts, of the file as it lies there.
+
+    Args:
+        run: the run's folder.
+        rows: how many there were.
+        sha256: of them; None where a checkpoint does not say.
+
+    Returns:
+        The rows, or none where there is no such file any more.
+
+    Raises:
+        TrainingError: there are fewer, or they are not what was written; the message says what to do.
+    """
+    path = run / METRICS
+    try:
+        found = path.read_bytes().splitlines(keepends=True)[:rows]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise TrainingError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    whole = [row for row in found if row.endswith(b"\n")]
+    if len(whole) < rows:
+        raise TrainingError(
+            _not_whole(path, f"holds {len(whole)} of the {rows} rows that the checkpoint counts")
+        )
+    if sha256 is not None and hashlib.sha256(b"".join(whole)).hexdigest() != sha256:
+        raise TrainingError(_not_whole(path, f"does not hold the {rows} rows that the checkpoint counts"))
+    return whole
+
+
+def _not_whole(path: Path, why: str) -> str:
+    return f"{str(path)!r} {why}; restore it, or delete it: then the run goes on without the rows before"
+
+
+def last_update(run: Path) -> int:
+    """Return the update of the newest row that can be read; 0 if there is none."""
+    try:
+        lines = (run / METRICS).read_bytes().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["update"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return 0
+
+
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
     """Yield a run's rows, in order; a row that a kill cut short is left out."""
-    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):
             yield json.loads(line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,3 +143,10 @@ def load_prompts(source: str, column: str | None = None, base: Path | None = Non
 
 def _looks_like_a_file(source: str) -> bool:
     return Path(source).suffix in (".txt", *READERS) or source.startswith((".", "/", "~"))
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """Return the sha256 of texts and metadata, in order; a copy of the text in the metadata does not count."""
+    known = [{key: value for key, value in p.metadata.items() if key != "prompt"} for p in prompts]
+    lines = [json.dumps([p.text, more], sort_keys=True) for p, more in zip(prompts, known, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -16,6 +16,7 @@ class Wrapper(MaskedGenerator):
 
     def __init__(self, inner: MaskedGenerator) -> None:
         super().__init__(inner.config)
+        self.precision = inner.precision
         self.inner, self.module, self.frozen, self.spec = inner, inner.module, inner.frozen, inner.spec
 
     def unwrapped(self) -> Component:

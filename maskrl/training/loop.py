@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 
 import torch
 from rich.console import Console
 
+from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.evals.geneval import GenEvalReport, read_report, write_report
+from maskrl.evals.together import on_main
 from maskrl.grpo.update import collect, learn
 from maskrl.interfaces import MaskedGenerator
 from maskrl.recipe import Recipe
 from maskrl.runtime import checkpoint as checkpoints
-from maskrl.runtime.folder import open_folder
+from maskrl.runtime.folder import begin, check_folder, default_folder, note_saved
 from maskrl.runtime.metrics import MetricsLog
 from maskrl.training.display import Display
+from maskrl.training.opening import about, contents, newest, open_log
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
@@ -45,48 +49,55 @@ class TrainResult:
     is_main: bool
 
 
-def train(recipe: Recipe, run: Path, resume: bool, display: bool) -> TrainResult:
+def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: str = "run") -> TrainResult:
     """Train as the recipe says, and leave everything in the run's folder.
 
     Args:
         recipe: what to do.
-        run: the folder; new, or with ``resume`` the one of an earlier run of this recipe.
+        run: the folder; new, or with ``resume`` the one of an earlier run of this recipe. None: a new one below
+            ``runs``, called after ``name`` and the time.
         resume: continue from the newest checkpoint, or from the beginning if there is none.
         display: whether to show anything.
+        name: of a run without a folder.
 
     Raises:
-        RecipeError: something in the recipe is wrong, or the folder belongs to another.
-        TrainingError: the folder cannot be written, a checkpoint is damaged, or a number is not finite.
+        RecipeError: something in the recipe is wrong, the folder belongs to another run, or what this one reads has
+            changed since it began.
+        TrainingError: the folder cannot be written, or another process writes it; a checkpoint or the metrics are
+            damaged or gone; or a number is not finite.
         KeyboardInterrupt: SIGINT arrived; the updates made so far are saved.
         SystemExit: the same for SIGTERM, with 143.
     """
+    if run is not None:
+        check_folder(run, resume)
     setup = set_up(recipe)
     placement = setup.placement
-    run = placement.share(run)
-    if placement.is_main:
-        open_folder(run, recipe, resume)
-    placement.wait()
-    saved = checkpoints.listed(run / "checkpoints") if resume else []
-    checkpoint = checkpoints.load(saved[-1]) if saved else None
-    progress = read_progress(checkpoint, recipe.digest()) if checkpoint else Progress()
-    console = Console(quiet=not (display and placement.is_main))
-    with (
-        _open_log(recipe, run, progress, placement.is_main) as log,
-        Display(console, recipe.training.updates, progress.update) as screen,
-        Stop() as stop,
-    ):
-        result = _Run(recipe, run, setup, progress, log, screen, stop).go(checkpoint)
+    with ExitStack() as stack:
+        said: list[str] = []
+
+        def open_run() -> None:
+            folder = run or files.make_new(default_folder(name, datetime.now()))
+            folder = folder.resolve()  # a component may change the current folder
+            stack.enter_context(files.owned(folder))
+            check_folder(folder, resume)
+            said.extend(begin(folder, recipe, contents(recipe, setup), about(recipe, setup)))
+            opened.append(folder)
+
+        opened: list[Path] = []
+        on_main(placement, open_run)
+        folder = placement.share(opened[0] if opened else None)
+        assert folder is not None
+        checkpoint = newest(folder, recipe) if resume else None
+        progress = read_progress(checkpoint) if checkpoint else Progress()
+        console = Console(quiet=not (display and placement.is_main))
+        log = stack.enter_context(open_log(recipe, folder, progress, placement))
+        screen = stack.enter_context(Display(console, recipe.training.updates, progress.update))
+        stop = stack.enter_context(Stop())
+        for line in said:
+            screen.say(line)
+        result = _Run(recipe, folder, setup, progress, log, screen, stop).go(checkpoint)
     placement.leave()
     return result
-
-
-def _open_log(
-    recipe: Recipe, run: Path, progress: Progress, is_main: bool
-) -> AbstractContextManager[MetricsLog | None]:
-    """Open the metrics, on the process that writes them."""
-    if not is_main:
-        return nullcontext()
-    return MetricsLog(run, progress.rows, progress.update, recipe.tracking.tensorboard)
 
 
 class _Run:
@@ -169,13 +180,14 @@ class _Run:
     def _row(self, kind: str, values: Mapping[str, str | float]) -> None:
         if self.log is not None:
             self.log.write({"kind": kind, "update": self.progress.update, **values})
-            self.progress.rows = self.log.rows
+            self.progress.rows, self.progress.rows_sha256 = self.log.rows, self.log.sha256
 
     def _save(self) -> None:
         if self.placement.is_main:
-            tensors, state = capture(self.setup.parts, self.progress, self.recipe.digest())
+            tensors, state = capture(self.setup.parts, self.progress)
             folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
             checkpoints.save(folder, self.progress.update, self.setup.parts.generator, tensors, state, keep)
+            note_saved(self.folder, self.progress.update)
         self.saved_at = self.progress.update
 
     def _leave_if_asked(self) -> None:
@@ -206,7 +218,7 @@ class _Run:
         else:
             self.screen.now("evaluating the base model")
             report = self._measure("before", self.setup.geneval.full)
-            self._write_report(report, folder)
+            self._write_report(report, folder, 0)
         if is_new:
             self._row("eval", eval_row("before", report))
         return report
@@ -215,7 +227,7 @@ class _Run:
         if self.setup.geneval is None:
             return None
         report = self._evaluate("after", self.setup.geneval.full)
-        self._write_report(report, self.folder / "eval" / "after")
+        self._write_report(report, self.folder / "eval" / "after", self.progress.update)
         return report
 
     def _evaluate(self, when: str, evaluation: Evaluation) -> GenEvalReport:
@@ -232,9 +244,9 @@ class _Run:
         self.screen.evaluated(when, report)
         return report
 
-    def _write_report(self, report: GenEvalReport, folder: Path) -> None:
+    def _write_report(self, report: GenEvalReport, folder: Path, update: int) -> None:
         if self.placement.is_main:
-            write_report(report, folder, {"recipe": self.recipe.digest(), "update": self.progress.update})
+            write_report(report, folder, {"recipe": self.recipe.digest(), "update": update})
 
     def _paint(self, name: str) -> Samples | None:
         """Write ``samples/NAME.png`` and return what it shows.

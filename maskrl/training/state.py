@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import TrainingError
 from maskrl.grpo.parts import Parts
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime.checkpoint import Checkpoint
@@ -17,10 +17,11 @@ from maskrl.training.schedule import LearningRate
 
 @dataclass
 class Progress:
-    """How far a run is: updates made, rows of metrics written before, seconds spent in updates."""
+    """How far a run is: updates made, rows of metrics written before and their sha256, seconds spent in updates."""
 
     update: int = 0
     rows: int = 0
+    rows_sha256: str | None = None
     seconds: float = 0.0
 
 
@@ -30,13 +31,12 @@ def trained_parameters(generator: MaskedGenerator) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in named if parameter.requires_grad}
 
 
-def capture(parts: Parts, progress: Progress, digest: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def capture(parts: Parts, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the JSON state of a checkpoint.
 
     Args:
         parts: weights, optimizer, filter.
         progress: the counters.
-        digest: of the recipe.
     """
     parameters = trained_parameters(parts.generator)
     tensors: dict[str, Tensor] = {f"parameter/{name}": parameter for name, parameter in parameters.items()}
@@ -44,27 +44,19 @@ def capture(parts: Parts, progress: Progress, digest: str) -> tuple[dict[str, Te
         for key, value in parts.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)  # bitsandbytes counts steps in an int
     state = {
-        "recipe": digest,
         "update": progress.update,
         "rows": progress.rows,
+        "rows_sha256": progress.rows_sha256,
         "seconds": progress.seconds,
         "filter": parts.filter.state_dict(),
     }
     return tensors, state
 
 
-def read_progress(checkpoint: Checkpoint, digest: str) -> Progress:
-    """Return the counters of a checkpoint.
-
-    Raises:
-        RecipeError: it belongs to another recipe.
-    """
+def read_progress(checkpoint: Checkpoint) -> Progress:
+    """Return the counters of a checkpoint; one of before rows were hashed has no ``rows_sha256``."""
     state = checkpoint.state
-    if state["recipe"] != digest:
-        raise RecipeError(
-            f"checkpoint {str(checkpoint.folder)!r} belongs to recipe {state['recipe']}, this is {digest}"
-        )
-    return Progress(state["update"], state["rows"], state["seconds"])
+    return Progress(state["update"], state["rows"], state.get("rows_sha256"), state["seconds"])
 
 
 @torch.no_grad()

@@ -121,10 +121,7 @@ def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
         RecipeError: they are not there.
     """
     try:
-        return (
-            AutoConfig.from_pretrained(source, trust_remote_code=False),
-            AutoTokenizer.from_pretrained(source, trust_remote_code=False),
-        )
+        return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         if Path(source).is_dir():
             message = f"the language model in {source!r} cannot be read: {first_line(error)}"

@@ -1,0 +1,52 @@
+"""What stands before the first update: what the run reads and where it runs, its newest checkpoint, its metrics."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from maskrl.evals.together import on_main
+from maskrl.recipe import SECTIONS, Recipe
+from maskrl.runtime import checkpoint as checkpoints
+from maskrl.runtime import record
+from maskrl.runtime.folder import check_saved
+from maskrl.runtime.metrics import MetricsLog, last_update, rows_of
+from maskrl.runtime.placement import Placement
+from maskrl.training.setup import Setup
+from maskrl.training.state import Progress
+
+
+def contents(recipe: Recipe, setup: Setup) -> dict[str, Any]:
+    """Say what the run reads."""
+    geneval = setup.geneval
+    evaluated, detector = ((), None) if geneval is None else (geneval.prompts, geneval.detector)
+    return record.contents(recipe, setup.prompts, evaluated, detector)
+
+
+def about(recipe: Recipe, setup: Setup) -> dict[str, Any]:
+    """Say where the run runs."""
+    versions = record.versions([getattr(recipe, section).component for section in SECTIONS])
+    return {"versions": versions, **record.surroundings(setup.placement.world_size)}
+
+
+def newest(folder: Path, recipe: Recipe) -> checkpoints.Checkpoint | None:
+    """Load the newest checkpoint; there may be none yet."""
+    saved = checkpoints.listed(folder / "checkpoints")
+    if saved:
+        return checkpoints.load(saved[-1])
+    check_saved(folder, recipe.checkpoint.every, last_update(folder))
+    return None
+
+
+def open_log(
+    recipe: Recipe, run: Path, progress: Progress, placement: Placement
+) -> AbstractContextManager[MetricsLog | None]:
+    """Open the metrics, on the process that writes them."""
+    kept: list[bytes] = []
+    on_main(placement, lambda: kept.extend(rows_of(run, progress.rows, progress.rows_sha256)))
+    if not placement.is_main:
+        return nullcontext()
+    log = MetricsLog(run, kept, recipe.tracking.tensorboard)
+    progress.rows, progress.rows_sha256 = log.rows, log.sha256
+    return log

@@ -1,0 +1,63 @@
+"""A run and an evaluation that an earlier maskrl made (commit 5612623) are resumed, evaluated, compared, sampled."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maskrl.runtime.metrics import read_rows
+
+FIXTURE = Path(__file__).parent / "fixtures" / "old_run"
+TOY = Path(__file__).with_name("toy_run.py")
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """A copy of the folder, as if it had been made here."""
+    monkeypatch.setenv("TOY_HARMLESS", "1")
+    folder = tmp_path / "old"
+    shutil.copytree(FIXTURE, folder)
+    recipe = folder / "run" / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("@TOY@", str(TOY)).replace("@FOLDER@", str(folder)))
+    return folder
+
+
+def test_an_old_run_is_resumed_where_it_stopped(old, cli):
+    result = cli("train", "--run", old / "run", "--resume")
+    assert result.code == 0, result.err
+    assert "this run does not say what it read when it began" in result.out
+    rows = [row for row in read_rows(old / "run") if row["kind"] == "update"]
+    assert [row["update"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    expected = json.loads((old / "last_rows.jsonl").read_text().splitlines()[0])
+    for key in ("reward_mean", "entropy", "diversity_tokens"):
+        assert rows[4][key] == pytest.approx(expected[key], rel=1e-6)
+    before = next(row for row in read_rows(old / "run") if row["kind"] == "eval")
+    assert (before["when"], before["update"]) == ("before", 0)
+
+
+def test_an_old_run_still_refuses_another_recipe(old, cli):
+    result = cli("train", "--run", old / "run", "--resume", "--set", "grpo.group_size=5")
+    assert result.code == 2
+    assert "belongs to another recipe: grpo.group_size is 4 there and 5 here" in result.err
+
+
+def test_an_old_run_is_evaluated_sampled_and_compared_with_an_old_evaluation(old, cli, tmp_path):
+    assert cli("sample", "red", "--run", old / "run", "--out", tmp_path / "grid.png").code == 0
+    result = cli("eval", "geneval", "--run", old / "run", "--out", tmp_path / "new")
+    assert result.code == 0, result.err
+    compared = cli("eval", "compare", old / "eval" / "geneval", tmp_path / "new" / "geneval")
+    assert compared.code == 0, compared.err
+    assert "overall" in compared.out
+
+
+def test_images_of_an_old_evaluation_are_judged_again_with_the_same_verdicts(old, cli, tmp_path):
+    detector = ("--set", f"eval.detector={TOY}:Tiles")
+    result = cli(
+        "eval", "geneval", "--images", old / "eval" / "images", "--out", tmp_path / "again", *detector
+    )
+    assert result.code == 0, result.err
+    compared = cli("eval", "compare", old / "eval" / "geneval", tmp_path / "again" / "geneval")
+    assert compared.code == 0, compared.err
+    overall = next(line for line in compared.out.splitlines() if "overall" in line)
+    assert "+0.000" in overall
