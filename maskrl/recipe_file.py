@@ -67,8 +67,8 @@ def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | No
     A component's section remembers which texts were typed here: their paths start from the working directory.
 
     Returns:
-        Where a default was restored (``section.key=``) the same data with None there, so that its key can be
-        checked; else None.
+        Where a default was to be restored (``section.key=``) of a key that is not written, the same data with None
+        there, so that the key can be checked; else None.
 
     Raises:
         RecipeError: an override is malformed.
@@ -82,9 +82,8 @@ def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | No
             table[keys[-1]] = _typed(value)
             if isinstance(value, str) and "name" in table and keys[0] not in _NO_COMPONENT:
                 table.setdefault(TYPED, {})[keys[-1]] = str(Path.cwd())
-        else:
-            if not _remove(data, keys):  # a key that was there may go, whoever takes its section's place
-                restored.append((keys, override))
+        elif not _remove(data, keys):  # a key that was there may go, whoever takes its section's place
+            restored.append((keys, override))
     if not restored:
         return None
     probe = copy.deepcopy(data)

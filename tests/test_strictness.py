@@ -137,6 +137,16 @@ def test_an_override_of_no_key_is_refused(override, complaint):
     assert complaint in str(refused.value)
 
 
+def test_a_key_of_another_component_is_taken_away():
+    changes = [
+        "filter.name=std_percentile",
+        "filter.percentile=5",
+        "filter.name=keep_all",
+        "filter.percentile=",
+    ]
+    assert read_recipe("shapes_mix", changes).filter.settings() == {"name": "keep_all"}
+
+
 def test_restoring_a_default_adds_nothing():
     assert read_recipe("shapes_mix", ["lora.rank="]).lora is None
     assert read_recipe("shapes_mix", ["lora.rank=4", "lora.rank="]).lora.rank == 32
