@@ -2,6 +2,10 @@
 
 A concrete class is final: component -> interface -> class, and nothing implemented here is overridden. To vary
 one, wrap it.
+
+What holds of all: equal input gives equal output, with no noise but a given stream's; what is handed in stays as it
+is; one row, image or prompt is told nothing of the others. ``maskrl.testing`` checks these promises and those that
+stand at the methods.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ class MaskedGenerator(Component):
 
     Attributes:
         module: the network that training updates; in ``eval()`` mode always (dropout would falsify the ratio).
-        frozen: networks that are never trained (the image tokenizer's decoder, a text encoder).
+        frozen: every other network, in ``eval()`` mode, never trained (an image tokenizer's decoder, a text encoder).
         spec: what the algorithm must know.
     """
 
@@ -45,7 +49,7 @@ class MaskedGenerator(Component):
 
     @classmethod
     def cost(cls, config: Any, *, text_tokens: int) -> Cost:
-        """Say what a generator of these settings costs, without loading its weights.
+        """Say what a generator of these settings costs, without loading its weights: the parameters are its networks'.
 
         Args:
             config: as the generator would get it.
@@ -58,12 +62,16 @@ class MaskedGenerator(Component):
 
     @abstractmethod
     def encode(self, prompts: Sequence[Prompt]) -> Condition:
-        """Prepare B prompts, once per unique prompt: tokens or text memory, the null branch, what ``decode`` needs."""
+        """Prepare B prompts, once per unique prompt: tokens or text memory, the null branch, what ``decode`` needs.
+
+        A row is the same whatever the other prompts and their lengths, and holds nothing that changes with ``module``.
+        """
 
     def prefill(self, condition: Condition) -> Condition:
         """Compute once what depends on the prompts and the weights alone, for a rollout; by default nothing.
 
-        No gradient. The result is good as long as no weight changes, and asking again costs nothing.
+        No gradient. The result, a condition of its own, gives the same logits; it is good as long as no weight changes,
+        and asking again costs nothing.
         """
         return condition
 
@@ -82,7 +90,7 @@ class MaskedGenerator(Component):
             tokens: Long [B, N], codes or ``spec.mask_id``.
             condition: of B rows.
             step: the step of each row: some networks take the time.
-            guidance: w in (1 + w) * cond - w * uncond; 0 runs the conditional branch alone.
+            guidance: w in (1 + w) * cond - w * uncond, which no text enters; 0 runs the conditional branch alone.
             positions: Bool [B, N], the positions wanted.
 
         Returns:
@@ -92,11 +100,11 @@ class MaskedGenerator(Component):
 
     @abstractmethod
     def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
-        """Paint: Long [B, N] of codes -> Float [B, 3, H, W] in [0, 1]. No gradient."""
+        """Paint: Long [B, N] of codes -> Float [B, 3, H, W] in [0, 1], fp32. No gradient."""
 
     @abstractmethod
     def save(self, folder: str) -> None:
-        """Write the trained network in the layout that ``Config`` loads from, nothing else."""
+        """Make a folder and write the network into it as trained, in the layout that ``Config`` loads, nothing else."""
 
     @classmethod
     def saved_settings(cls, folder: str) -> dict[str, str | None]:
@@ -147,22 +155,22 @@ class TransitionProb(Component):
             transition: what happened.
 
         Returns:
-            Float [B], fp32 (fp64 for fp64 logits), nats, finite, differentiable in the logits.
+            Float [B], fp32 (fp64 for fp64 logits), nats, finite, at most 0, differentiable in the logits.
         """
 
     def scored(self, trajectory: Trajectory, stream: Stream) -> Trajectory:
-        """Return the transitions to score: the recorded ones, unless an estimator makes its own from the images."""
+        """Return the transitions to score: the recorded ones, unless an estimator makes its own of the same images."""
         return trajectory
 
 
 class RewardModel(Component):
-    """Judges finished images. ``modules`` lists its networks, so that placement can move them."""
+    """Judges finished images. ``modules`` lists all its networks, so that placement can move them."""
 
     modules: Sequence[nn.Module] = ()
 
     @classmethod
     def cost(cls, config: Any) -> tuple[int, float]:
-        """Return the parameters of a reward of these settings, and the FLOPs of one image; loads no weights.
+        """Return the parameters of the ``modules`` of a reward of these settings, and one image's FLOPs; loads nothing.
 
         Raises:
             RecipeError: this reward does not know.
@@ -185,7 +193,8 @@ class RewardModel(Component):
         """Score, and say what the scores are made of, by name, for the metrics: by default of one piece.
 
         Returns:
-            Float [B], and any number of Float [B].
+            Float [B], those of ``score``, and any number of Float [B]; every call has the same names, of letters,
+            digits, ``_`` and ``-``.
         """
         return self.score(images, prompts), {}
 
@@ -203,11 +212,11 @@ class GroupFilter(Component):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state, as the filter that was saved would have gone on."""
 
     @abstractmethod
     def metrics(self) -> dict[str, float]:
-        """What this filter wants logged after the latest round."""
+        """What this filter wants logged after the latest round: finite, by names that begin with ``filter_``."""
 
 
 class StepReducer(Component):
@@ -219,7 +228,11 @@ class StepReducer(Component):
 
     @abstractmethod
     def train_steps(self, rollout_steps: int, stream: Stream) -> tuple[Tensor, Tensor]:
-        """T -> (Long [k], Float [k]): the steps that enter the loss and the weight of each; no further division."""
+        """T -> (Long [k], Float [k]): the steps that enter the loss, each once, and the weight of each.
+
+        Weights are >= 0 and sum to 1, as 1/T over T steps does: nothing divides by T or k later, so that another sum
+        would be another learning rate.
+        """
 
 
 @dataclass(frozen=True)
@@ -267,4 +280,4 @@ class PromptSet(Component):
 
     @abstractmethod
     def prompts(self) -> list[Prompt]:
-        """Return the prompts, in a fixed order."""
+        """Return the prompts, each with a text, in an order that is the same for every instance."""

@@ -1,35 +1,19 @@
-"""The contract checks pass what is sound, and name what is not."""
+"""The contract checks of what judges: they pass what is sound, and name what is not."""
 
+import sys
+
+import numpy as np
 import pytest
 import torch
 import toy_run
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
+from planting import NOISE, broken, built, make, mine, refuse
+from torch import Tensor, nn
 
 from maskrl import testing
 from maskrl.component import ComponentConfig
-from maskrl.errors import PluginError
 from maskrl.filters.keep_all import KeepAll
-from maskrl.filters.std_percentile import StdPercentile
-from maskrl.interfaces import GroupFilter, PromptSet, RewardModel, StepReducer, TransitionProb
-from maskrl.reducers.computational import Computational
-from maskrl.reducers.none import NoReduction
-from maskrl.reducers.unmasking import Unmasking
-from maskrl.transitions.ar import Ar
-from maskrl.transitions.p_theta1 import PTheta1
-from maskrl.transitions.p_theta2 import PTheta2
+from maskrl.interfaces import PromptSet, RewardModel
 from maskrl.types import Prompt
-
-
-def make(component, **values):
-    return component(component.Config(**values))
-
-
-def broken(check, component, complaint):
-    with pytest.raises(PluginError, match=complaint) as error:
-        check(component)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -50,236 +34,95 @@ def test_a_class_must_own_a_closed_config(config, paths, complaint):
 
 
 class Reward(RewardModel):
+    """The brightness of the left half; more where the prompt is long; a network that does nothing."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.network = nn.Linear(2, 1).requires_grad_(False)
+        self.modules = (self.network,)
+
+    @classmethod
+    def cost(cls, config):
+        return 3, 1.0
+
     def score(self, images: Tensor, prompts) -> Tensor:
-        return images.mean(dim=(1, 2, 3))
+        lengths = torch.tensor([len(prompt.text) / 100 for prompt in prompts])
+        return images[..., : images.shape[-1] // 2].mean(dim=(1, 2, 3)) + lengths
 
-
-def reward(score):
-    return make(type("Mine", (RewardModel,), {"score": lambda self, images, prompts: score(images)}))
+    def score_terms(self, images, prompts):
+        scores = self.score(images, prompts)
+        return scores, {"half": scores / 2}
 
 
 def test_a_sound_reward_passes():
     testing.check_reward(make(Reward))
+    testing.check_reward(make(toy_run.Red))
 
 
-@pytest.mark.parametrize(
-    ("score", "complaint"),
-    [
-        (
-            lambda images: images.mean(dim=(1, 2)),
-            r"score returned float32 \[2, 64\] instead of float32 \[2\]",
-        ),
-        (lambda images: images.mean(dim=(1, 2, 3)).double(), "float64"),
-        (lambda images: images.mean(dim=(1, 2, 3)) * torch.nan, "not finite"),
-        (lambda images: images.mean(dim=(1, 2, 3)).requires_grad_(), "gradient"),
-        (lambda images: images.mul_(0.5).mean(dim=(1, 2, 3)), "changed the images"),
-        (lambda images: (images - images.mean(dim=0)).std(dim=(1, 2, 3)), "depends on the rest of its batch"),
-        (lambda images: torch.arange(len(images)).float(), "depends on the rest of its batch"),
-    ],
-)
-def test_a_reward_that_breaks_its_contract_is_named(score, complaint):
-    broken(testing.check_reward, reward(score), complaint)
+def scored(change):
+    return {"score": lambda self, images, prompts: change(Reward.score(self, images, prompts))}
 
 
-@pytest.mark.parametrize("transition", [Ar, PTheta1, PTheta2])
-@settings(max_examples=15)
-@given(num_tokens=st.integers(2, 8), num_codes=st.integers(2, 9))
-def test_the_built_in_transitions_pass(transition, num_tokens, num_codes):
-    testing.check_transition(make(transition), num_tokens, num_codes)
+def shown(change):
+    return {"score": lambda self, images, prompts: Reward.score(self, *change(images, prompts))}
 
 
-def transition(log_prob):
-    def method(self, logits, taken):
-        return log_prob(
-            taken.sum_rows(logits.log_softmax(-1).gather(1, taken.pack(taken.proposals)[:, None])[:, 0])
-        )
-
-    return make(type("Mine", (TransitionProb,), {"log_prob": method}))
+def told(change):
+    return {"score_terms": lambda self, images, prompts: change(*Reward.score_terms(self, images, prompts))}
 
 
-def test_a_sound_transition_passes():
-    testing.check_transition(transition(lambda logp: logp))
+def costing(*cost):
+    return {"cost": classmethod(lambda cls, config: cost)}
 
 
-@pytest.mark.parametrize(
-    ("log_prob", "complaint"),
-    [
-        (lambda logp: logp.sum(), r"returned float32 \[\] instead of float32 \[3\]"),
-        (lambda logp: logp.float(), "returned float32"),
-        (lambda logp: logp - torch.inf, "not finite"),
-        (lambda logp: logp * 0, "gradient of log_prob is 0"),
-        (lambda logp: logp - logp.mean() / 2, "depends on the other rows"),
-    ],
-)
-def test_a_transition_that_breaks_its_contract_is_named(log_prob, complaint):
-    broken(testing.check_transition, transition(log_prob), complaint)
+REWARDS = {
+    "a column": (scored(lambda x: x[:, None]), r"score returned float32 \[3, 1\] instead of float32 \[3\]"),
+    "a scalar": (scored(torch.mean), r"float32 \[\] instead"),
+    "a list": (scored(torch.Tensor.tolist), "score returned list"),
+    "fp64": (scored(torch.Tensor.double), "float64"),
+    "bf16": (scored(torch.Tensor.bfloat16), "bfloat16"),
+    "not finite": (scored(lambda x: x * torch.nan), "not finite"),
+    "gradient": (scored(torch.Tensor.requires_grad_), "gradient"),
+    "noise of 1e-3": (scored(lambda x: x + 1e-3 * torch.rand(len(x), generator=NOISE)), "score has noise"),
+    "global noise": (scored(lambda x: x + torch.rand(1)), "global random numbers"),
+    "global seed": (scored(lambda x: [torch.manual_seed(0), x][1]), "global random numbers"),
+    "batch mean": (scored(lambda x: x - x.mean()), "depends on the rest of its batch"),
+    "batch rank": (scored(lambda x: x.argsort().argsort().float()), "depends on the rest of its batch"),
+    "order": (scored(lambda x: torch.arange(len(x)).float()), "depends on the rest of its batch"),
+    "first prompt": (
+        shown(lambda images, prompts: (images, prompts[:1] * len(prompts))),
+        "rest of its batch",
+    ),
+    "sorted prompts": (
+        shown(lambda images, prompts: (images, sorted(prompts, key=str))),
+        "rest of its batch",
+    ),
+    "images changed": (shown(lambda images, prompts: (images.mul_(0.5), prompts)), "changed the images"),
+    "prompts changed": (shown(lambda images, prompts: (images, [prompts.pop(), *prompts])), "score"),
+    "raises": ({"score": refuse}, "'Mine' raised ValueError: no"),
+    "exits": ({"score": lambda self, images, prompts: sys.exit(0)}, "'Mine' raised SystemExit: 0"),
+    "check raises": ({"check": refuse}, "'Mine' raised ValueError: no"),
+    "other terms": (told(lambda total, terms: (total + 1, terms)), "score_terms gives other scores"),
+    "no terms": (told(lambda total, terms: total), "score_terms returned"),
+    "short terms": (told(lambda total, terms: (total, {"half": total[1:]})), "the term 'half' returned"),
+    "terms of a batch": (
+        told(lambda total, terms: (total, {"half": total - total.mean()})),
+        "depends on the others",
+    ),
+    "names of terms": (
+        told(lambda total, terms: (total, {f"x{len(total)}": total})),
+        "names of its terms change",
+    ),
+    "unlisted": (built(Reward, lambda self: setattr(self, "modules", ())), "'network' is not in 'modules'"),
+    "cost": (costing(4, 1.0), "cost says 4 parameters, 'modules' have 3"),
+    "no cost": (costing("much", 1.0), "the cost in parameters is 'much'"),
+}
 
 
-def test_an_estimator_must_take_its_noise_from_the_stream():
-    def scored(self, trajectory, stream):
-        return trajectory.select(torch.randperm(trajectory.num_images))
-
-    component = type("Mine", (PTheta1,), {"scored": scored})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        broken(testing.check_transition, make(component), "noise that is not the stream's")
-
-
-@pytest.mark.parametrize("values", [{}, {"percentile": 50, "warmup": 4}])
-def test_the_built_in_filters_pass(values):
-    testing.check_filter(make(StdPercentile, **values))
-    testing.check_filter(make(KeepAll))
-
-
-class Filter(GroupFilter):
-    """Keeps groups above the mean spread of the rounds seen."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.seen: list[float] = []
-
-    def keep(self, rewards):
-        self.seen.append(float(rewards.std(dim=1).mean()))
-        return rewards.std(dim=1) > sum(self.seen) / len(self.seen)
-
-    def state_dict(self):
-        return {"seen": self.seen}
-
-    def load_state_dict(self, state):
-        self.seen = list(state["seen"])
-
-    def metrics(self):
-        return {"spread": self.seen[-1]}
-
-
-def test_a_sound_filter_passes():
-    testing.check_filter(make(Filter))
-
-
-@pytest.mark.parametrize(
-    ("method", "behaviour", "complaint"),
-    [
-        ("keep", lambda self, rewards: rewards.std(dim=1), "keep returned float32"),
-        ("keep", lambda self, rewards: rewards > 0, r"bool \[8, 4\] instead of Bool \[8\]"),
-        ("state_dict", lambda self: {"seen": torch.ones(2)}, "cannot be saved as JSON"),
-        ("state_dict", lambda self: {"seen": [float("nan")]}, "cannot be saved as JSON"),
-        ("load_state_dict", lambda self, state: self.seen.append(100.0), "decides otherwise"),
-        ("metrics", lambda self: {"spread": "wide"}, "no float"),
-    ],
-)
-def test_a_filter_that_breaks_its_contract_is_named(method, behaviour, complaint):
-    broken(testing.check_filter, make(type("Mine", (Filter,), {method: behaviour})), complaint)
-
-
-def test_the_built_in_reducers_pass():
-    testing.check_reducer(make(NoReduction))
-    for component in (Computational, Unmasking):
-        testing.check_reducer(make(component, steps=1))
-
-
-def reducer(
-    rollout=lambda num_steps: num_steps, steps=lambda t: torch.arange(t), weights=lambda t: torch.ones(t)
-):
-    methods = {
-        "rollout_steps": lambda self, num_steps: rollout(num_steps),
-        "train_steps": lambda self, rollout_steps, stream: (steps(rollout_steps), weights(rollout_steps)),
-    }
-    return make(type("Mine", (StepReducer,), methods))
-
-
-def test_a_sound_reducer_passes():
-    testing.check_reducer(reducer())
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "complaint"),
-    [
-        ({"rollout": lambda t: t + 1}, r"rollout_steps\(1\) is 2"),
-        ({"rollout": lambda t: 0}, r"rollout_steps\(1\) is 0"),
-        ({"steps": lambda t: torch.arange(t) + 1}, r"outside \[0, 1\)"),
-        ({"steps": lambda t: torch.zeros(t).long()}, "repeats one"),
-        ({"steps": lambda t: torch.arange(float(t))}, "train_steps returned float32"),
-        ({"weights": lambda t: torch.ones(t + 1)}, "weights returned"),
-        ({"weights": lambda t: -torch.ones(t)}, "negative weight"),
-        ({"weights": lambda t: torch.ones(t) / 0}, "not finite"),
-        ({"steps": lambda t: torch.randint(10**9, (t,))}, "noise that is not the stream's"),
-    ],
-)
-def test_a_reducer_that_breaks_its_contract_is_named(behaviour, complaint):
-    broken(testing.check_reducer, reducer(**behaviour), complaint)
-
-
-def generator(**changes):
-    return make(type("Mine", (toy_run.ToyGenerator,), changes))
-
-
-def test_a_sound_generator_passes():
-    testing.check_generator(generator())
-
-
-def spec(**changes):
-    return {"spec": toy_run.ToyGenerator.spec.__class__(**{**vars(toy_run.ToyGenerator.spec), **changes})}
-
-
-def wrapped(method, change):
-    original = getattr(toy_run.ToyGenerator, method)
-    return {
-        method: lambda self, *args, **kwargs: change(self, original(self, *args, **kwargs), *args, **kwargs)
-    }
-
-
-def without_positions(self, tokens, condition, step, guidance, positions=None):
-    return toy_run.ToyGenerator.logits(self, tokens, condition, step, guidance)
-
-
-def wrong_positions(self, logits, *args, positions=None):
-    return logits if positions is None else logits.flip(0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        (spec(mask_id=0), "spec.mask_id = 0 is a code"),
-        (spec(grid=(2, 2)), "does not hold 6 tokens"),
-        (spec(num_codes=1), "fewer than two codes"),
-        (spec(sampler=toy_run.SamplerDefaults(num_steps=7)), "num_steps = 7"),
-        (spec(image_size=(8, 8)), "decode returned"),
-        ({"logits": without_positions}, "packed logits returned"),
-        (wrapped("logits", wrong_positions), "logits at 'positions' differ"),
-        (wrapped("logits", lambda self, logits, *a, **k: logits - logits.mean()), "differ|depend"),
-        (wrapped("logits", lambda self, logits, *a, **k: logits * torch.nan), "not finite"),
-        (
-            wrapped("logits", lambda self, logits, *a, **k: logits * 0),
-            "no gradient reaches module at guidance 0.0",
-        ),
-        (wrapped("decode", lambda self, images, *a: images * 2 - 1), "not in"),
-        (
-            wrapped("decode", lambda self, images, *a: images * self.module.embed.weight.sum().sigmoid()),
-            "gradient",
-        ),
-    ],
-)
-def test_a_generator_that_breaks_its_contract_is_named(changes, complaint):
-    broken(testing.check_generator, generator(**changes), complaint)
-
-
-def test_a_generator_in_training_mode_is_named():
-    training = generator()
-    training.module.train()
-    broken(testing.check_generator, training, "dropout would falsify the ratio")
-
-
-def test_a_generator_must_save_what_it_loads():
-    def save(self, folder):
-        with torch.no_grad():
-            for parameter in self.module.parameters():
-                parameter.mul_(0.5)
-        toy_run.ToyGenerator.save(self, folder)
-        with torch.no_grad():
-            for parameter in self.module.parameters():
-                parameter.mul_(2)
-
-    broken(testing.check_generator, generator(save=save), "what 'save' wrote gives other logits")
+@pytest.mark.parametrize(("changes", "complaint"), REWARDS.values(), ids=REWARDS)
+def test_a_reward_that_breaks_its_contract_is_named(changes, complaint):
+    with torch.random.fork_rng(devices=[]):
+        broken(testing.check_reward, mine(Reward, **changes), complaint)
 
 
 class Tiles(toy_run.Tiles):
@@ -294,29 +137,77 @@ def test_a_sound_detector_passes():
     check_detector(make(Tiles))
 
 
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"classes": ("poppy",)}, "not in 'classes'"),
-        ({"colors": ("red",)}, "not in 'colors'"),
-        ({"label": " "}, "no label"),
-        (
-            {"detect": lambda self, image: {"sky": [toy_run.Detection((0, 0, 13, 4), 0.5, None)]}},
-            "outside the image",
-        ),
-        ({"detect": lambda self, image: {"sky": [toy_run.Detection((0, 0, 3, 3), 1.5, None)]}}, "score 1.5"),
-    ],
-)
+MASK = np.ones((8, 12), dtype=bool)
+
+
+def finding(box=(0, 0, 3, 3), score=0.5, mask=MASK):
+    return {"detect": lambda self, image: {"sky": [toy_run.Detection(box, score, mask)]}}
+
+
+def paint_over(self, image):
+    return Tiles.detect(self, image.zero_())
+
+
+def chance(self, image):
+    return finding(score=float(torch.rand(1, generator=NOISE)))["detect"](self, image)
+
+
+DETECTORS = {
+    "unknown class": ({"classes": ("poppy",)}, "not in 'classes'"),
+    "no classes": ({"classes": ()}, "it has no 'classes'"),
+    "a class twice": ({"classes": (*toy_run.NAMES, "sky")}, "names a class twice"),
+    "unknown color": ({"colors": ("red",)}, "not in 'colors'"),
+    "no label": ({"label": " "}, "no label"),
+    "outside": (finding(box=(0, 0, 13, 4)), "outside the image"),
+    "turned": (finding(box=(3, 0, 0, 4)), "outside the image"),
+    "score in percent": (finding(score=50.0), "score 50.0"),
+    "no mask": (finding(mask=None), r"no Bool \[8, 12\]"),
+    "a mask of numbers": (finding(mask=MASK.astype(float)), r"no Bool \[8, 12\]"),
+    "a small mask": (finding(mask=MASK[:4]), r"no Bool \[8, 12\]"),
+    "image changed": ({"detect": paint_over}, "changed the image"),
+    "noise": ({"detect": chance}, "detect has noise"),
+    "unlisted": (
+        built(Tiles, lambda self: setattr(self, "eye", nn.Linear(1, 1))),
+        "'eye' is not in 'modules'",
+    ),
+    "raises": ({"self_test": refuse}, "raised ValueError: no"),
+}
+
+
+@pytest.mark.parametrize(("changes", "complaint"), DETECTORS.values(), ids=DETECTORS)
 def test_a_detector_that_breaks_its_contract_is_named(changes, complaint):
-    broken(check_detector, make(type("Mine", (Tiles,), changes)), complaint)
+    broken(check_detector, mine(Tiles, **changes), complaint)
 
 
-@pytest.mark.parametrize(
-    ("texts", "complaint"), [([], "holds no prompts"), (["a", " "], "without a text"), (["a"], None)]
-)
-def test_prompt_sets(texts, complaint):
-    component = make(type("Mine", (PromptSet,), {"prompts": lambda self: [Prompt(text) for text in texts]}))
-    if complaint is None:
-        testing.check_prompts(component)
-    else:
-        broken(testing.check_prompts, component, complaint)
+class Sentences(PromptSet):
+    def prompts(self):
+        return [Prompt("a star"), Prompt("a tree", {"tag": "one"})]
+
+
+def shuffled(self):
+    return [Sentences.prompts(self)[i] for i in torch.randperm(2, generator=NOISE)] + [
+        Prompt(str(NOISE.seed()))
+    ]
+
+
+PROMPT_SETS = {
+    "none": (lambda self: [], "no prompts"),
+    "no list": (lambda self: iter(Sentences.prompts(self)), "no list"),
+    "no text": (lambda self: [Prompt("a"), Prompt(" ")], "without a text"),
+    "strings": (lambda self: ["a star"], "which is no Prompt"),
+    "metadata": (lambda self: [Prompt("a star", None)], "which is no Prompt"),
+    "order": (shuffled, "differ from call to call"),
+    "instance": (lambda self: [Prompt(str(id(self)))], "differ from instance to instance"),
+    "global": (lambda self: [Prompt(str(torch.rand(1)))], "global random numbers"),
+    "raises": (refuse, "raised ValueError: no"),
+}
+
+
+def test_a_sound_prompt_set_passes():
+    testing.check_prompts(make(Sentences))
+
+
+@pytest.mark.parametrize(("prompts", "complaint"), PROMPT_SETS.values(), ids=PROMPT_SETS)
+def test_a_prompt_set_that_breaks_its_contract_is_named(prompts, complaint):
+    with torch.random.fork_rng(devices=[]):
+        broken(testing.check_prompts, mine(Sentences, prompts=prompts), complaint)

@@ -1,0 +1,295 @@
+"""Every promise of a generator, broken once: the contract check names it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from sound_generator import CODES, TOKENS, Good, Texts
+from torch import nn
+from toy_run import ToyGenerator
+
+from maskrl.errors import PluginError, RecipeError
+from maskrl.interfaces import MaskedGenerator
+from maskrl.testing import check_generator
+from maskrl.types import Prompt, SamplerDefaults
+
+NOISE = torch.Generator()
+
+
+def build(**changes):
+    kind = type("Mine", (Good,), {"__module__": __name__, **changes})
+    return kind(kind.Config())
+
+
+@pytest.mark.parametrize("good", [build, lambda: ToyGenerator(ToyGenerator.Config())])
+def test_a_sound_generator_passes_and_is_left_as_it_was(good):
+    generator = good()
+    before = {name: value.clone() for name, value in generator.module.state_dict().items()}
+    check_generator(generator)
+    assert all(torch.equal(before[name], value) for name, value in generator.module.state_dict().items())
+
+
+def test_a_network_in_bf16_may_hand_out_bf16_where_nothing_is_added():
+    """Its rows differ by more than rounding of fp32, which is what the check is for: only the dtype is looked at."""
+    generator = build(guide=lambda self, cond, uncond, w: Good.guide(self, cond.float(), uncond.float(), w))
+    generator.module.bfloat16()
+    with pytest.raises(PluginError) as error:
+        check_generator(generator)
+    assert "not in fp32" not in str(error.value)
+
+
+def spec(**changes):
+    return {"spec": replace(Good.spec, **changes)}
+
+
+def costing(**changes):
+    cost = replace(Good.cost(None, text_tokens=8), **changes)
+    return {"cost": classmethod(lambda cls, config, *, text_tokens: cost)}
+
+
+def built(then):
+    def init(self, config):
+        Good.__init__(self, config)
+        then(self)
+
+    return {"__init__": init}
+
+
+def after(method, change):
+    original = getattr(Good, method)
+    return {method: lambda self, *given, **named: change(original(self, *given, **named))}
+
+
+def before(method, change):
+    original = getattr(Good, method)
+    return {method: lambda self, *given, **named: original(self, *change(*given), **named)}
+
+
+def guided(rule):
+    return {"guide": lambda self, cond, uncond, w: rule(cond, uncond, w)}
+
+
+def texts(change):
+    return {"encode": lambda self, prompts: Texts(change(Good.encode(self, prompts).letters))}
+
+
+def pad_with_letters(letters):
+    return torch.where(letters == 0, 7, letters)  # as long as the longest, and read as a text
+
+
+class First(Texts):
+    def select(self, rows):
+        return First(self.letters[:1].expand(len(rows), -1))
+
+
+def prefilled(change):
+    return {"prefill": lambda self, condition: change(condition)}
+
+
+def erase(condition):
+    kept = Texts(condition.letters.clone())
+    condition.letters.zero_()
+    return kept
+
+
+def overwrite(tokens, *rest):
+    tokens[:, 0] = (tokens[:, 0] + 1) % CODES
+    return (tokens, *rest)
+
+
+def blank(tokens, letters, t):
+    return torch.full_like(tokens, CODES), letters, t
+
+
+def step_of_the_first(tokens, letters, t):
+    return tokens, letters, t[:1].expand_as(t)
+
+
+def without_positions(self, tokens, condition, step, guidance, positions=None):
+    return Good.logits(self, tokens, condition, step, guidance)
+
+
+def by_column(self, tokens, condition, step, guidance, positions=None):
+    """Column by column: as row by row where one row is asked for."""
+    logits = Good.logits(self, tokens, condition, step, guidance)
+    return logits if positions is None else logits.transpose(0, 1)[positions.T]
+
+
+def save_halves(self, folder):
+    Path(folder).mkdir()
+    save_file({k: v * 0.5 for k, v in self.module.state_dict().items()}, Path(folder) / "model.safetensors")
+
+
+def save_and_change(self, folder):
+    Good.save(self, folder)
+    with torch.no_grad():
+        self.module.outer.bias.add_(1)
+
+
+def save_beside(self, folder):
+    Good.save(self, folder)
+    (Path(folder).parent / "more").mkdir()
+
+
+def stale(self, tokens, condition, step, guidance, positions=None):
+    """What the text says is computed once for a condition, with the weights of that time."""
+    if not hasattr(condition, "memory"):
+        object.__setattr__(condition, "memory", self.module.outer.bias.detach().clone())
+    logits = Good.logits(self, tokens, condition, step, guidance) + condition.memory.view(TOKENS, CODES)
+    return logits if positions is None else logits[positions]
+
+
+def forget(self):
+    self.module.time.weight.data.zero_()
+
+
+def refuse(*given, **named):
+    raise ValueError("no")
+
+
+FAULTS = {
+    # module, frozen, spec, cost
+    "training": (built(lambda self: self.module.train()), "in train"),
+    "frozen in training": (built(lambda self: self.painter.train()), "in train"),
+    "frozen parameters": (built(lambda self: self.module.requires_grad_(False)), "nothing can be trained"),
+    "frozen is trained": (
+        built(lambda self: setattr(self, "frozen", (self.painter, self.module))),
+        "which is trained",
+    ),
+    "frozen unlisted": (built(lambda self: setattr(self, "frozen", ())), "its network 'painter' is not in"),
+    "unlisted in a list": (built(lambda self: setattr(self, "more", [nn.Linear(1, 1)])), "'more' is not in"),
+    "mask is a code": (spec(mask_id=0), "spec.mask_id = 0 is a code"),
+    "grid": (spec(grid=(2, 2)), "does not hold 6 tokens"),
+    "one code": (spec(num_codes=1), "fewer than two codes"),
+    "steps": (spec(sampler=SamplerDefaults(num_steps=7)), "num_steps = 7"),
+    "adapters": (spec(lora_targets=("nothing",)), "lora_targets names 'nothing'"),
+    "no layers": (
+        spec(lora_targets=("embed",)),
+        "lora_targets names 'embed'; module has no such linear layer",
+    ),
+    "image size": (spec(image_size=(8, 8)), r"decode returned float32 \[3, 3, 8, 12\] instead"),
+    "cost": (costing(parameters=1), "cost says 1 parameters"),
+    "frozen cost": (costing(frozen_parameters=1), "cost says 1 frozen parameters"),
+    "cost of another": (costing(spec=None), "another spec"),
+    # encode, select, prefill
+    "text ignored": (texts(torch.zeros_like), "do not depend on the text"),
+    "padding": (texts(pad_with_letters), "depend on the other rows, or on their prompts"),
+    "order of prompts": (
+        texts(lambda letters: letters.flip(0)),
+        "depend on the other rows, or on their prompts",
+    ),
+    "one condition": (
+        {"encode": lambda self, prompts: First(Good.encode(self, prompts).letters)},
+        "'select' picked",
+    ),
+    "encode raises": ({"encode": refuse}, "'Mine' raised ValueError: no"),
+    "prefill changes": (
+        prefilled(lambda condition: Texts(condition.letters.flip(0))),
+        "after 'prefill' are others",
+    ),
+    "prefill twice": (
+        prefilled(lambda condition: Texts(condition.letters[:, 1:])),
+        "after 'prefill' are others",
+    ),
+    "prefill overwrites": (prefilled(erase), "'prefill' changed the condition"),
+    "prefill cannot be picked": (prefilled(lambda condition: First(condition.letters)), "after 'prefill'"),
+    "stale condition": ({"logits": stale}, "encoded before the weights moved"),
+    # logits
+    "canvas ignored": (before("network", blank), "the codes that are known"),
+    "step of the first row": (before("network", step_of_the_first), "or steps"),
+    "tokens overwritten": (before("logits", overwrite), "logits changed the tokens"),
+    "mean of the batch": (after("network", lambda x: x - x.mean(dim=0)), "the other rows"),
+    "noise": (after("network", lambda x: x + 1e-3 * torch.randn(1)), "global random numbers"),
+    "seeded noise": (after("network", lambda x: x + torch.randn(1, generator=NOISE)), "logits has noise"),
+    "not finite": (after("logits", lambda x: x / 0 * 0), "not finite"),
+    "no gradient": (after("logits", lambda x: x.detach()), "no gradient reaches module at guidance 0.0"),
+    "gradient of nothing": (
+        after("logits", lambda x: x.detach() + 0 * x),
+        "no gradient reaches module at guidance 0.0",
+    ),
+    "detached with guidance": (
+        after("guide", lambda x: x.detach()),
+        "no gradient reaches module at guidance 1.5",
+    ),
+    "fp16": (after("network", lambda x: x.half()), "logits of a network in fp32 are float16"),
+    "bf16 of fp32": (after("logits", lambda x: x.bfloat16()), "logits of a network in fp32 are bfloat16"),
+    "bf16 after guidance": (after("guide", lambda x: x.bfloat16()), "logits after guidance are bfloat16"),
+    "fp16 after guidance": (after("guide", lambda x: x.half()), "logits after guidance are float16"),
+    "positions ignored": ({"logits": without_positions}, "packed logits returned"),
+    "positions by column": ({"logits": by_column}, "logits at 'positions' differ"),
+    "shape": (after("logits", lambda x: x[..., 1:]), r"logits returned float32 \[3, 6, 3\]"),
+    "a list": (after("logits", lambda x: x.tolist()), "logits returned list"),
+    # guidance
+    "guidance ignored": (guided(lambda cond, uncond, w: cond), "what it subtracts depends on the text"),
+    "guidance swapped": (guided(lambda cond, uncond, w: (1 + w) * uncond - w * cond), "depends on the text"),
+    "guidance off by one": (
+        guided(lambda cond, uncond, w: w * cond - (w - 1) * uncond),
+        "depends on the text",
+    ),
+    "guidance turned": (guided(lambda cond, uncond, w: (1 - w) * cond + w * uncond), "depends on the text"),
+    "guidance squared": (guided(lambda cond, uncond, w: (1 + w) * cond - w * w * uncond), "not linear"),
+    "a fixed guidance": (guided(lambda cond, uncond, w: 2.5 * cond - 1.5 * uncond), "depends on the text"),
+    # decode
+    "pixels in [-1, 1]": (after("decode", lambda x: x * 2 - 1), "not in"),
+    "gradient of pixels": (
+        built(lambda self: self.painter.requires_grad_()),
+        "a tensor with a gradient",
+    ),
+    "fp64 pixels": (after("decode", lambda x: x.double()), "float64"),
+    "bf16 pixels": (after("decode", lambda x: x.bfloat16()), "bfloat16"),
+    "byte pixels": (after("decode", lambda x: (x * 255).byte()), "uint8"),
+    "noise in pixels": (
+        after("decode", lambda x: x * (1 - 1e-3 * torch.rand(1, generator=NOISE))),
+        "decode has noise",
+    ),
+    "global noise in pixels": (after("decode", lambda x: x * torch.rand(1)), "global random numbers"),
+    "brightness of the batch": (after("decode", lambda x: x * x.mean()), "depend on the others"),
+    "decode overwrites": (before("decode", overwrite), "decode changed the tokens"),
+    "one picture": (after("decode", lambda x: x * 0), "do not depend on the codes"),
+    # save and load
+    "loaded weights ignored": ({"load": lambda self, folder: None}, "gives other logits when loaded"),
+    "half the weights": ({"save": save_halves}, "gives other logits when loaded"),
+    "save changes": ({"save": save_and_change}, "save changed the weights"),
+    "save elsewhere": ({"save": save_beside}, "no folder, or beside it"),
+    "save nothing": ({"save": lambda self, folder: None}, "save wrote no folder"),
+    "no such setting": (
+        {"saved_settings": MaskedGenerator.saved_settings},
+        "saved_settings names 'checkpoint'",
+    ),
+    "settings of the base": (
+        {"saved_settings": classmethod(lambda cls, folder: {"folder": None})},
+        "when loaded",
+    ),
+    # activation checkpointing
+    "another network": (
+        {"checkpoint_activations": forget},
+        "checkpoint_activations changes logits or gradients",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "complaint"), FAULTS.values(), ids=FAULTS)
+def test_a_planted_fault_is_named(changes, complaint):
+    with torch.random.fork_rng(devices=[]), pytest.raises(PluginError, match=complaint) as error:
+        check_generator(build(**changes))
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_generator_cannot_is_no_fault():
+    def cannot(*given, **named):
+        raise RecipeError("cannot")
+
+    check_generator(build(cost=cannot, checkpoint_activations=cannot))
+
+
+def test_own_prompts_are_asked_about():
+    asked = []
+
+    def encode(self, prompts):
+        asked.extend(prompt.text for prompt in prompts)
+        return Good.encode(self, prompts)
+
+    check_generator(build(encode=encode), [Prompt("one"), Prompt("another")])
+    assert set(asked) == {"one", "another"}
