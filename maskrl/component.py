@@ -66,13 +66,13 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
 
 @dataclass(frozen=True)
 class Needs:
-    """What a command needs of a recipe: components of these ``kinds``; ``files``: also those that are code in a file.
+    """What a command needs of a recipe: installed components of these ``kinds``, and of ``files`` those in a file.
 
-    The others stay unread: not imported, their settings not looked at, until somebody asks for them.
+    The others stay unread: not looked for, not imported, until somebody asks for them.
     """
 
     kinds: Collection[str] = tuple(registry.KINDS)
-    files: bool = True
+    files: Collection[str] = tuple(registry.KINDS)
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -228,11 +228,8 @@ def _mistake(key: str, value: Any, error: RecipeError) -> ValidationError:
 def _read_if_needed(chosen: Chosen[Any], info: ValidationInfo) -> Chosen[Any]:
     """Import and validate what was chosen, unless whoever reads the recipe does without it (``Needs``)."""
     needs = needs_of(info)
-    is_file = registry.is_local(chosen.name)
-    wanted = chosen.kind in needs.kinds and (needs.files or not is_file)
-    if not wanted and not is_file:
-        registry.find(chosen.kind, chosen.name)  # a name that nobody offers is a mistake all the same
-    return chosen.read(info.context) if wanted else chosen
+    kinds = needs.files if registry.is_local(chosen.name) else needs.kinds
+    return chosen.read(info.context) if chosen.kind in kinds else chosen
 
 
 def validate(model: type[M], data: Mapping[str, Any], context: Mapping[str, Any]) -> M:

@@ -364,7 +364,7 @@ def trapped(toy_recipe):
 
 def test_only_what_is_needed_is_imported(trapped):
     sprung = trapped.with_name("sprung")
-    recipe = read_recipe(trapped, ["prompts.train=nowhere.txt"], Needs(["generators"]))
+    recipe = read_recipe(trapped, ["prompts.train=nowhere.txt"], Needs(["generators"], ["generators"]))
     assert type(recipe.generator.build()).__name__ == "ToyGenerator"
     assert not sprung.exists()
     assert recipe.reward.settings() == {"name": f"{trapped.with_name('trap.py')}:Trap", "model": "ViT-B-32"}
@@ -386,12 +386,12 @@ def test_a_recipe_is_shown_without_running_its_files(trapped, cli):
 
 
 def test_what_is_read_late_says_its_mistakes_in_one_line(toy_recipe):
-    late = Needs(["generators"])
+    late = Needs(["generators"], ["generators"])
     wrong = read_recipe(toy_recipe, ["filter.name=std_percentile", "filter.percentle=3"], late)
     with pytest.raises(RecipeError, match=r"^filter 'std_percentile': percentle: unknown key$"):
         wrong.filter.build()
     with pytest.raises(UnknownComponent, match=r"no filter is called 'keep_al'; did you mean 'keep_all'\?"):
-        read_recipe(toy_recipe, ["filter.name=keep_al"], late)
+        read_recipe(toy_recipe, ["filter.name=keep_al"], late).filter.build()
 
 
 def test_a_key_that_was_there_may_go_with_the_component_it_belonged_to(toy_recipe):

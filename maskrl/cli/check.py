@@ -34,7 +34,8 @@ def on_policy(
     from maskrl.runtime.prompts import training_prompts
     from maskrl.types import Stream
 
-    chosen = open_source(recipe, run, checkpoint, overrides or ())
+    needed = ("generators", "transitions", "reducers", "prompts")
+    chosen = open_source(recipe, run, checkpoint, overrides or (), needed)
     painter = build_painter(chosen)
     prompts = training_prompts(chosen.prompts)
     checked = check_steps(

@@ -63,7 +63,7 @@ def geneval(
         *override("eval.detector", detector),
         *painting(prompts, images_per_prompt, steps, guidance, overrides),
     ]
-    chosen = open_source(recipe, run, checkpoint, settings)
+    chosen = open_source(recipe, run, checkpoint, settings, ("generators", "detectors"))
     judge = chosen.eval.build_detector()
 
     def ready(placement: Placement, asked: Sequence[Prompt]) -> None:
@@ -109,7 +109,7 @@ def clip_score(
     section = {"name": "clip", "model": model, "pretrained": pretrained}
     name = _folder_name(model) or f"{model} {pretrained}"
     reward: Any = build("rewards", section, Path())
-    chosen = open_source(recipe, run, checkpoint, settings)
+    chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
     _score(
         chosen,
         "clip_score",
@@ -144,7 +144,7 @@ def image_reward(
     other = f"ImageReward-other ({_folder_name(weights) or weights})"
     label = "ImageReward" if weights == PUBLISHED else other
     settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
-    chosen = open_source(recipe, run, checkpoint, settings)
+    chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
     _score(chosen, "image_reward", label, judge, results_folder(out, run, images), images)
 
 

@@ -70,7 +70,7 @@ def fid(
 
     check_reference(reference)  # before weights are fetched
     settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
-    chosen = open_source(recipe, run, checkpoint, settings)
+    chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
     measure = _measure(protocol, reduce_to, weights)
     known = open_reference(reference, measure)  # before hours of painting
     folder = results_folder(out, run, images)

@@ -40,7 +40,7 @@ def plan(
     from maskrl.training.plan import check_processes, device_memory, matmul_rate
     from maskrl.training.plan import plan as make_plan
 
-    chosen = open_source(recipe, None, None, overrides or ())
+    chosen = open_source(recipe, None, None, overrides or (), ("generators", "rewards", "reducers"))
     check_processes(chosen, processes)
     made = make_plan(chosen, text_tokens, processes)
     typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")

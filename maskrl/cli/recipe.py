@@ -21,7 +21,7 @@ def show(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     from maskrl.component import Needs
     from maskrl.recipe import read_recipe
 
-    found = read_recipe(recipe, overrides or (), Needs(files=False))
+    found = read_recipe(recipe, overrides or (), Needs(files=()))
     for name in found.unread():
         typer.echo(f"# {name} is code and was not run: its section is as it was written, without defaults")
     typer.echo(found.to_toml(), nl=False)

@@ -61,7 +61,7 @@ def relative_correctness(
         *override("eval.detector", detector),
         *painting(prompts, images_per_prompt, steps, guidance, overrides),
     ]
-    chosen = open_source(recipe, run, checkpoint, settings)
+    chosen = open_source(recipe, run, checkpoint, settings, ("generators", "detectors", "rewards"))
     judge = build_reward(reward) if reward else chosen.reward.build()
     finder = chosen.eval.build_detector()
     folder = results_folder(out, run, images)

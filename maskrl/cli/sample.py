@@ -33,7 +33,7 @@ def sample(
     if not text.strip():
         raise typer.BadParameter("the text is empty", param_hint="TEXT")
     settings = [*override("sampling.guidance_eval", guidance), *override("eval.num_steps", steps)]
-    chosen = open_source(recipe, run, checkpoint, settings)
+    chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
     painter = build_painter(chosen)
     painted = generate(
         painter.generator,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from maskrl import registry
 from maskrl.errors import PluginError, RecipeError, TrainingError
 
 if TYPE_CHECKING:
+    from maskrl.component import Needs
     from maskrl.grpo.config import Sampling
     from maskrl.interfaces import MaskedGenerator
     from maskrl.recipe import Recipe
@@ -44,14 +45,23 @@ def override(key: str, value: str | int | float | None) -> list[str]:
 
 
 def open_source(
-    recipe: str | None, run: Path | None, checkpoint: Path | None, overrides: Sequence[str]
+    recipe: str | None,
+    run: Path | None,
+    checkpoint: Path | None,
+    overrides: Sequence[str],
+    kinds: Collection[str],
 ) -> Recipe:
     """Read the recipe that the options mean, its generator set to the weights that they mean.
+
+    Of components in a file only those of ``kinds`` are imported, whatever else a recipe names. Of a run nothing else is
+    even looked for: it can be painted where its reward and its prompts are not.
 
     Raises:
         RecipeError: the options contradict each other, or name nothing.
         TrainingError: the newest checkpoint is damaged.
     """
+    from maskrl.component import Needs
+
     if run is not None:
         if recipe is not None or checkpoint is not None:
             raise RecipeError(
@@ -59,21 +69,21 @@ def open_source(
             )
         if not (run / "recipe.toml").is_file():
             raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
-        return _read(str(run / "recipe.toml"), overrides, _newest(run))
-    return _read(recipe or DEFAULT_RECIPE, overrides, checkpoint)
+        return _read(str(run / "recipe.toml"), overrides, _newest(run), Needs(kinds, kinds))
+    return _read(recipe or DEFAULT_RECIPE, overrides, checkpoint, Needs(files=kinds))
 
 
-def _read(recipe: str, overrides: Sequence[str], weights: Path | None) -> Recipe:
+def _read(recipe: str, overrides: Sequence[str], weights: Path | None, needs: Needs) -> Recipe:
     """Read a recipe, its generator set to the weights in a folder."""
     from maskrl.component import Needs
     from maskrl.recipe import read_recipe
 
     if weights is None:
-        return read_recipe(recipe, overrides)
+        return read_recipe(recipe, overrides, needs)
     if not weights.is_dir():
         raise RecipeError(f"there is no checkpoint folder {str(weights)!r}")
-    name = read_recipe(recipe, overrides, Needs(())).generator.name
-    return read_recipe(recipe, [*_saved_settings(name, weights.resolve()), *overrides])
+    name = read_recipe(recipe, overrides, Needs((), ())).generator.name
+    return read_recipe(recipe, [*_saved_settings(name, weights.resolve()), *overrides], needs)
 
 
 def _saved_settings(generator: str, folder: Path) -> list[str]:
