@@ -1,0 +1,56 @@
+"""The plugin page, followed to the letter by somebody who has nothing else."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[1] / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
+CODE, CONTRACT = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+REWARD, PACKAGE = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def exchange_reward(recipe):
+    """Put the page's section in the place of a recipe's own."""
+    return re.sub(r"\[reward\]\n(?:[^\[\n][^\n]*\n|\n)*", lambda _: REWARD + "\n", recipe)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "brightness.py").write_text(CODE, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_shipped_recipe_takes_the_reward_of_the_page(cli, folder):
+    recipe = folder / "my.toml"
+    recipe.write_text(exchange_reward(cli("recipe", "show", "shapes_clip").out), encoding="utf-8")
+    assert cli("recipe", "check", recipe).code == 0
+    shown = cli("recipe", "show", recipe).out
+    assert "target = 0.5" in shown
+    assert "openai" not in shown
+    for wrong, said in (("goal = 0.5", "reward.goal: unknown key"), ("target = 2", "reward.target: ")):
+        recipe.write_text(recipe.read_text().replace("target = 0.5", wrong))
+        refused = cli("recipe", "check", recipe)
+        assert refused.code == 2
+        assert said in refused.err
+        recipe.write_text(recipe.read_text().replace(wrong, "target = 0.5"))
+
+
+def test_it_teaches(cli, toy_recipe, folder):
+    toy_recipe.write_text(exchange_reward(toy_recipe.read_text()))
+    assert cli("train", "--recipe", toy_recipe, "--run", folder / "run").code == 0
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    updates = [row for row in rows if row["kind"] == "update"]
+    assert len(updates) == 2
+    assert all(-1 < row["reward_mean"] < 0 for row in updates)
+
+
+def test_the_file_and_the_package_keep_the_contract(cli, folder, install, monkeypatch):
+    group, offer, target = re.search(r'entry-points\."(.*?)"\]\n(\w+) = "(.*?)"', PACKAGE).groups()
+    install("maskrl-brightness", CODE, {group: {offer: target}})
+    exec(CONTRACT + "\ntest_contract()\n", {})
+    monkeypatch.chdir(folder)
+    result = cli("plugins", "check", offer, "brightness.py:Brightness")
+    assert result.code == 0
+    assert result.out.count("keeps its contract") == 2
