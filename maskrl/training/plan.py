@@ -138,23 +138,41 @@ def _memory(recipe: Recipe, cost: Cost, trained: int, reward_parameters: int) ->
 
 
 def _transient(recipe: Recipe, cost: Cost, work: Work) -> dict[str, float]:
-    training, spec = recipe.training, cost.spec
-    logit_bytes = 2 if training.dtype == "bf16" else 4
+    training = recipe.training
+    at_once = min(training.rollout_batch or work.images, work.images)
+    stages = {
+        "update": _learning(recipe, cost, work),
+        "rollout": _painting(recipe, cost, at_once, work.branches),
+        "decode": at_once * cost.decode_bytes,
+    }
+    images, branches = work.evaluated_at_once(), work.branches_in_evaluation
+    if images:
+        stages["evaluation"] = max(_painting(recipe, cost, images, branches), images * cost.decode_bytes)
+    return stages
+
+
+def _learning(recipe: Recipe, cost: Cost, work: Work) -> float:
+    """Bytes of a forward and a backward pass of the loss: of the network, or while its logits are scored."""
+    training = recipe.training
     pairs = min(training.micro_batch, work.pairs)
     scored = min(training.score_batch or pairs, pairs)
     masked = work.masked_on_average()
-    at_once = min(training.rollout_batch or work.images, work.images)
-    rows, painted = pairs * work.branches_in_loss, at_once * work.branches
-    learning = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
-    painting = _footprint(recipe, cost, painted, painted * spec.num_tokens, texts=0)
-    logits = masked * spec.num_codes
-    sampled = at_once * spec.num_tokens * spec.num_codes
-    scoring = learning.kept + (2 * logit_bytes * pairs + SCORE_BYTES * scored) * logits
-    return {
-        "update": max(learning.peak, scoring),
-        "rollout": max(painting.peak, sampled * (logit_bytes * work.branches + SAMPLE_BYTES)),
-        "decode": at_once * cost.decode_bytes,
-    }
+    rows = pairs * work.branches_in_loss
+    network = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
+    of_each = 2 * _logit_bytes(recipe) * pairs + SCORE_BYTES * scored
+    return max(network.peak, network.kept + of_each * masked * cost.spec.num_codes)
+
+
+def _painting(recipe: Recipe, cost: Cost, images: int, branches: int) -> float:
+    """Bytes of a step of painting: of the network, or while its logits are sampled from."""
+    positions = images * cost.spec.num_tokens
+    network = _footprint(recipe, cost, images * branches, positions * branches, texts=0)
+    of_each = _logit_bytes(recipe) * branches + SAMPLE_BYTES
+    return max(network.peak, float(of_each * positions * cost.spec.num_codes))
+
+
+def _logit_bytes(recipe: Recipe) -> int:
+    return 2 if recipe.training.dtype == "bf16" else 4
 
 
 def _footprint(recipe: Recipe, cost: Cost, rows: int, masked: int, texts: int) -> Footprint:
@@ -182,28 +200,31 @@ def _adapter_of(recipe: Recipe, cost: Cost) -> Callable[[nn.Module], object]:
 
 def cheaper(recipe: Recipe) -> Iterator[tuple[list[str], Recipe]]:
     """Yield the same recipe with less and less memory: the changes, as ``--set`` takes them, and the result."""
-    changes: dict[str, Any] = {}
-    steps: list[dict[str, Any]] = [{"activation_checkpointing": True}]
+    steps: list[tuple[str, Any]] = [("training.activation_checkpointing", True)]
     size = recipe.training.micro_batch
     while size > 1:
         size //= 2
-        steps.append({"micro_batch": size})
+        steps.append(("training.micro_batch", size))
     steps += [
-        {"rollout_batch": recipe.grpo.group_size},
-        {"score_batch": 1},
-        {"rollout_batch": 1},
-        {"offload": True},
+        ("training.rollout_batch", recipe.grpo.group_size),
+        ("eval.batch", 1),
+        ("training.score_batch", 1),
+        ("training.rollout_batch", 1),
+        ("training.offload", True),
     ]
-    for step in steps:
-        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=step)})
-        changes |= step
+    changes: dict[str, Any] = {}
+    for key, value in steps:
+        section, _, name = key.partition(".")
+        changed = getattr(recipe, section).model_copy(update={name: value})
+        recipe = recipe.model_copy(update={section: changed})
+        changes[key] = value
         yield _as_overrides(changes), recipe
     adapters = recipe.model_copy(update={"lora": LoraConfig(base_dtype="bf16")})
     yield [*_as_overrides(changes), "lora.base_dtype=bf16"], adapters
 
 
-def _as_overrides(training: Mapping[str, Any]) -> list[str]:
-    return [f"training.{key}={str(value).lower()}" for key, value in training.items()]
+def _as_overrides(changes: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={str(value).lower()}" for key, value in changes.items()]
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -17,7 +17,8 @@ class Work:
 
     Attributes:
         images: painted in an update; ``pairs``: (image, step) pairs that enter the loss.
-        branches: forward passes of an image at a step of the rollout, ``branches_in_loss`` in the loss.
+        branches: forward passes of an image at a step of the rollout; ``branches_in_loss`` and
+            ``branches_in_evaluation`` there.
     """
 
     def __init__(self, recipe: Recipe, cost: Cost, images: int) -> None:
@@ -29,6 +30,7 @@ class Work:
         self._steps: list[int] = steps.tolist()
         self.branches = 2 if self._sampling.guidance_train else 1
         self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
+        self.branches_in_evaluation = 2 if self._sampling.guidance_eval else 1
         self.pairs = images * len(self._steps)
 
     def rollout(self) -> float:
@@ -61,10 +63,14 @@ class Work:
         between = max(training.updates - 1, 0) // config.every if config.every else 0
         images = config.images_per_prompt * (2 * tasks.total() + between * brief)
         num_steps = config.num_steps or self.recipe.grpo.steps(self.cost.spec)
-        branches = 2 if self._sampling.guidance_eval else 1
         masked = self._masked_at(num_steps, self._sampling)
-        painted = branches * sum(map(self._step, masked)) + self.cost.decode_flops
+        painted = self.branches_in_evaluation * sum(map(self._step, masked)) + self.cost.decode_flops
         return images, images * painted
+
+    def evaluated_at_once(self) -> int:
+        """Images that an evaluation, or the sample pictures, paint at a time."""
+        of_an_evaluation = self.evaluations()[0]
+        return min(self.recipe.eval.batch, of_an_evaluation or len(self.recipe.tracking.sample_prompts or ()))
 
     def masked_on_average(self) -> float:
         """Positions of a trained pair at which codes are scored."""
