@@ -76,6 +76,6 @@ def paint(
     unique = list({id(prompt): prompt for prompt in prompts}.values())
     row_of = {id(prompt): row for row, prompt in enumerate(unique)}
     rows = torch.tensor([row_of[id(prompt)] for prompt in prompts])
-    condition = generator.encode(unique).select(rows)
+    condition = answers.encode(generator, unique).select(rows)
     paths = rollout(generator, condition, streams, num_steps, sampling, guidance)
     return answers.decode(generator, paths.tokens, condition).cpu()

@@ -28,6 +28,7 @@ from maskrl.evals.images import (
 from maskrl.evals.journal import judge_images
 from maskrl.evals.results import Number, Result
 from maskrl.evals.together import Progress, dealt, silent
+from maskrl.geneval import answers
 from maskrl.geneval.metadata import check_prompts, metadata_line
 from maskrl.geneval.scoring import TASKS, judge, select
 from maskrl.geneval.summary import (
@@ -40,7 +41,6 @@ from maskrl.geneval.summary import (
     standard_error,
     summarise,
 )
-from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.parts import Process, SingleProcess
 from maskrl.identity import identity

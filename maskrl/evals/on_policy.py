@@ -49,7 +49,7 @@ def check_steps(
         RecipeError: more steps than tokens.
     """
     with torch.no_grad():
-        condition = generator.encode(prompts)
+        condition = answers.encode(generator, prompts)
         streams = [stream.child(i) for i in range(len(prompts))]
         painted = rollout(generator, condition, streams, num_steps, sampling, sampling.guidance_train)
         scored = answers.scored(transition, painted, stream.child("scored"))
@@ -68,8 +68,8 @@ class _Scorer:
     def __call__(self, rows: Tensor, step: int) -> Tensor:
         """Long [K] -> Float [K], nats."""
         taken = self.trajectory.transitions(rows, torch.full_like(rows, step))
-        logits_MV = self.generator.logits(
-            taken.state, self.condition.select(rows), taken.step, self.guidance, positions=taken.masked
+        logits_MV = answers.logits(
+            self.generator, taken.state, self.condition.select(rows), taken.step, self.guidance, taken.masked
         )
         return answers.log_prob(self.transition, logits_MV, taken)
 

@@ -18,8 +18,6 @@ from maskrl.asking import asking, refused
 from maskrl.component import Component
 from maskrl.interfaces import (
     Condition,
-    Detection,
-    Detector,
     GroupFilter,
     MaskedGenerator,
     PromptSet,
@@ -27,7 +25,7 @@ from maskrl.interfaces import (
     StepReducer,
     TransitionProb,
 )
-from maskrl.types import Prompt, Stream, Trajectory, Transition
+from maskrl.types import Prompt, StepIndex, Stream, Trajectory, Transition
 
 TERM = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -188,6 +186,40 @@ def log_prob(
     return checked
 
 
+def encode(generator: MaskedGenerator, prompts: Sequence[Prompt]) -> Condition:
+    """Ask for a condition of B prompts."""
+    with asking(generator):
+        return generator.encode(prompts)
+
+
+def prefill(generator: MaskedGenerator, condition: Condition) -> Condition:
+    """Ask for what depends on the prompts and the weights alone."""
+    with asking(generator):
+        return generator.prefill(condition)
+
+
+def logits(
+    generator: MaskedGenerator,
+    tokens: Tensor,
+    condition: Condition,
+    step: StepIndex,
+    guidance: float,
+    positions: Tensor,
+) -> Tensor:
+    """Ask for the logits at M positions, Bool [B, N]: Float [M, V].
+
+    Raises:
+        PluginError: it is something else.
+    """
+    with asking(generator):
+        found = generator.logits(tokens, condition, step, guidance, positions=positions)
+    size = generator.spec.num_codes
+    good = isinstance(found, Tensor) and found.is_floating_point() and found.dim() == 2
+    if not good or found.shape[1] != size:
+        raise refused(generator, f"logits at some positions are {kind(found)}, not Float [M, {size}]")
+    return found
+
+
 def decode(generator: MaskedGenerator, tokens: Tensor, condition: Condition) -> Tensor:
     """Paint B images, Long [B, N]: Float [B, 3, H, W] in [0, 1], fp32.
 
@@ -203,38 +235,6 @@ def decode(generator: MaskedGenerator, tokens: Tensor, condition: Condition) -> 
     if not (low >= 0 and high <= 1):
         raise refused(generator, f"decode returned pixels in [{low:g}, {high:g}], not in [0, 1]")
     return found.detach().float()
-
-
-def detect(detector: Detector, image: Tensor) -> Mapping[str, Sequence[Detection]]:
-    """Ask what is in an image, Float [3, H, W] in [0, 1].
-
-    Raises:
-        PluginError: it is no dict of lists of detections with a score in [0, 1].
-    """
-    with asking(detector):
-        found = detector.detect(image)
-    if not isinstance(found, Mapping):
-        raise refused(detector, f"detect returned {kind(found)}, not a dict")
-    for name, detections in found.items():
-        for one in detections:
-            if not isinstance(one, Detection) or not 0 <= one.score <= 1:
-                raise refused(
-                    detector, f"detect found of {name!r}: {one!r}, no Detection with a score in [0, 1]"
-                )
-    return found
-
-
-def color(detector: Detector, image: Tensor, detection: Detection, class_name: str) -> str:
-    """Ask for the colour of what was detected: one of ``colors``.
-
-    Raises:
-        PluginError: it is something else.
-    """
-    with asking(detector):
-        found = detector.color(image, detection, class_name)
-    if found not in detector.colors:
-        raise refused(detector, f"color returned {found!r}, which is not in 'colors'")
-    return found
 
 
 def prompts(prompt_set: PromptSet) -> list[Prompt]:

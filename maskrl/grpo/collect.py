@@ -94,7 +94,7 @@ def encode(generator: MaskedGenerator, prompts: Sequence[Prompt]) -> Condition:
     unique = sorted(set(first))
     device = next(generator.module.parameters()).device
     rows = torch.tensor([unique.index(i) for i in first], device=device)
-    return generator.encode([prompts[i] for i in unique]).select(rows)
+    return answers.encode(generator, [prompts[i] for i in unique]).select(rows)
 
 
 class _Painter:
@@ -103,7 +103,7 @@ class _Painter:
     def __init__(self, parts: Parts, prompts: Sequence[Prompt], update: int) -> None:
         self.parts, self.prompts, self.update = parts, prompts, update
         self.condition = encode(parts.generator, prompts)
-        self._prefilled = parts.generator.prefill(self.condition)
+        self._prefilled = answers.prefill(parts.generator, self.condition)
         self.num_steps = answers.rollout_steps(parts.reducer, parts.config.steps(parts.generator.spec))
         self.seconds_rollout = self.seconds_reward = 0.0
 

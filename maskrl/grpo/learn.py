@@ -140,7 +140,7 @@ def _forward(parts: Parts, batch: Batch, micro: Pairs, reference: Condition | No
     prompts_K = micro.rows // parts.config.group_size
     guidance = parts.sampling.guidance_loss
     inputs = (transition.step, guidance, transition.masked)
-    logits_MV = parts.generator.logits(transition.state, batch.condition.select(prompts_K), *inputs)
+    logits_MV = answers.logits(parts.generator, transition.state, batch.condition.select(prompts_K), *inputs)
     logp_K = _score(parts, logits_MV, transition)
     if reference is None or parts.reference is None:
         return logp_K, torch.zeros_like(logp_K)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from maskrl.grpo import answers
 from maskrl.grpo.confidence import border, log_softmax, pack_bits, pick, remaskable
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.schedule import temperatures, unmask_counts
@@ -40,13 +41,13 @@ def rollout(
     taus = temperatures(num_steps, sampling.temperature_rule, sampling.tau_init)
     counts = unmask_counts(spec.num_tokens, num_steps, sampling.schedule)
     device = next(generator.module.parameters()).device
-    condition = generator.prefill(condition)
+    condition = answers.prefill(generator, condition)
     noise_BT2N = _noise(streams, num_steps, spec.num_tokens).to(device)
     tokens_BN = torch.full((len(streams), spec.num_tokens), spec.mask_id, device=device)
     steps = []
     for t in range(num_steps):
         at = StepIndex(torch.full((len(streams),), t, device=device), num_steps)
-        logits_MV = generator.logits(tokens_BN, condition, at, guidance, positions=tokens_BN == spec.mask_id)
+        logits_MV = answers.logits(generator, tokens_BN, condition, at, guidance, tokens_BN == spec.mask_id)
         noise_B2N = noise_BT2N[:, t]
         steps.append(unmask(logits_MV, tokens_BN, noise_B2N, counts[t], taus[t], spec.mask_id, record_sets))
         tokens_BN = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, tokens_BN)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from maskrl.asking import asking
 from maskrl.component import Chosen, ComponentConfig, named
+from maskrl.geneval import answers
 from maskrl.geneval.credit import FLOW_GRPO, PARTIAL, credit
 from maskrl.geneval.metadata import check_prompts
 from maskrl.geneval.scoring import judge, select
-from maskrl.grpo import answers
 from maskrl.interfaces import Detector, RewardModel
 from maskrl.types import Prompt
 
