@@ -13,11 +13,11 @@ from maskrl.errors import MaskRLError, PluginError
 
 
 @contextmanager
-def asking(component: Any) -> Iterator[None]:
+def asking(component: Any, *passing: type[Exception]) -> Iterator[None]:
     """Name the component, an instance or a class, whose code raises something or wants to exit.
 
-    Errors of maskrl's tree and a full device pass as they are. So does what our own components raise: it is a bug of
-    ours and keeps its traceback.
+    Errors of maskrl's tree, a full device and what is ``passing`` pass as they are. So does what our own components
+    raise: it is a bug of ours and keeps its traceback.
 
     Raises:
         PluginError: the component raised something else; the message has the line of its file.
@@ -25,7 +25,7 @@ def asking(component: Any) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:  # third-party code
-        if isinstance(error, MaskRLError) or type(error).__name__ == "OutOfMemoryError":
+        if isinstance(error, (MaskRLError, *passing)) or type(error).__name__ == "OutOfMemoryError":
             raise
         if _class_of(component).__module__.partition(".")[0] == "maskrl":
             raise

@@ -6,13 +6,14 @@ import torch
 from toy import ToyGenerator, ToyReward, toy_parts
 
 from maskrl.component import ComponentConfig
-from maskrl.errors import PluginError
+from maskrl.errors import PluginError, TrainingError
 from maskrl.filters.keep_all import KeepAll
 from maskrl.geneval import answers as detectors
 from maskrl.grpo import answers
 from maskrl.grpo.update import collect, learn
 from maskrl.interfaces import Detection, Detector, PromptSet, StepReducer, TransitionProb
 from maskrl.reducers.none import NoReduction
+from maskrl.runtime import checkpoint, prompts
 from maskrl.runtime.wrapper import Wrapper
 from maskrl.transitions.p_theta2 import PTheta2
 from maskrl.types import Prompt, Stream
@@ -72,6 +73,33 @@ def test_a_filters_metrics_cannot_take_the_place_of_others():
 def test_a_filters_metrics_are_numbers(found, complaint):
     with pytest.raises(PluginError, match=complaint):
         answers.metrics(measuring(**found))
+
+
+@pytest.mark.parametrize("state", [{"seen": torch.ones(1)}, {"seen": float("nan")}])
+def test_a_filters_state_is_json(state):
+    with pytest.raises(
+        PluginError, match="the filter 'Mine' breaks its contract: state_dict cannot be saved"
+    ):
+        answers.filter_state(make(KeepAll, state_dict=lambda self: state))
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "complaint"),
+    [
+        (
+            RuntimeError("shared"),
+            PluginError,
+            r"the generator 'Mine' raised RuntimeError: shared \(.*parts.py, line",
+        ),
+        (OSError(28, "No space left"), TrainingError, "cannot write the checkpoint .*: No space left"),
+    ],
+)
+def test_a_generator_that_cannot_be_saved(tmp_path, raised, error, complaint):
+    def save(self, folder):
+        raise raised
+
+    with pytest.raises(error, match=complaint):
+        checkpoint.save(tmp_path, 1, make(ToyGenerator, save=save), {}, {}, keep=1)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +271,7 @@ def test_a_detectors_answers():
 @pytest.mark.parametrize("wrong", [["a cat"], [Prompt(" ")], [Prompt(3)]])
 def test_a_prompt_sets_prompts(wrong):
     with pytest.raises(PluginError, match="the prompt set 'Mine' breaks its contract: prompts holds"):
-        answers.prompts(make(PromptSet, prompts=lambda self: wrong))
+        prompts.ask(make(PromptSet, prompts=lambda self: wrong))
 
 
 @pytest.mark.parametrize(

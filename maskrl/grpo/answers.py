@@ -5,6 +5,7 @@ What is plainly meant is taken: a list or an array of numbers for a tensor, anot
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import re
@@ -20,7 +21,6 @@ from maskrl.interfaces import (
     Condition,
     GroupFilter,
     MaskedGenerator,
-    PromptSet,
     RewardModel,
     StepReducer,
     TransitionProb,
@@ -104,6 +104,21 @@ def metrics(group_filter: GroupFilter) -> dict[str, float]:
             raise refused(group_filter, f"metrics holds {full!r} twice, with and without 'filter_'")
         named[full] = _number(group_filter, f"the metric {name!r}", value)
     return named
+
+
+def filter_state(group_filter: GroupFilter) -> dict[str, Any]:
+    """Ask for what a filter wants saved.
+
+    Raises:
+        PluginError: it cannot be saved as JSON.
+    """
+    with asking(group_filter):
+        state = group_filter.state_dict()
+    try:
+        json.dumps(state, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise refused(group_filter, f"state_dict cannot be saved as JSON: {error}") from error
+    return state
 
 
 def rollout_steps(reducer: StepReducer, num_steps: int) -> int:
@@ -235,20 +250,6 @@ def decode(generator: MaskedGenerator, tokens: Tensor, condition: Condition) -> 
     if not (low >= 0 and high <= 1):
         raise refused(generator, f"decode returned pixels in [{low:g}, {high:g}], not in [0, 1]")
     return found.detach().float()
-
-
-def prompts(prompt_set: PromptSet) -> list[Prompt]:
-    """Ask for the prompts.
-
-    Raises:
-        PluginError: they are something else.
-    """
-    with asking(prompt_set):
-        found = list(prompt_set.prompts())
-    for one in found:
-        if not isinstance(one, Prompt) or not isinstance(one.text, str) or not one.text.strip():
-            raise refused(prompt_set, f"prompts holds {one!r}, no Prompt with a text")
-    return found
 
 
 def kind(found: Any) -> str:

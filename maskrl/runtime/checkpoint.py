@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from maskrl import files
+from maskrl.asking import asking
 from maskrl.errors import TrainingError
 from maskrl.interfaces import MaskedGenerator
 
@@ -79,7 +80,8 @@ def save(
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        generator.save(str(unfinished / GENERATOR))
+        with asking(generator, OSError, SafetensorError):
+            generator.save(str(unfinished / GENERATOR))
         save_file(
             {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, unfinished / TENSORS
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from maskrl import registry
+from maskrl.asking import asking, refused
 from maskrl.component import build, resolve_path
 from maskrl.errors import RecipeError, quote
-from maskrl.grpo import answers
 from maskrl.interfaces import PromptSet
 from maskrl.runtime.prompt_files import READERS, has_columns, read_prompts
 from maskrl.sections import PromptsConfig, is_dataset
@@ -133,12 +133,26 @@ def load_prompts(source: str, column: str | None = None, base: Path | None = Non
     elif registry.is_local(source) or not _looks_like_a_file(source):
         prompt_set = build("prompts", {"name": source}, base)
         assert isinstance(prompt_set, PromptSet)
-        prompts = answers.prompts(prompt_set)
+        prompts = ask(prompt_set)
     else:
         raise RecipeError(f"there is no prompt file {source!r}")
     if not prompts:
         raise RecipeError(f"{source!r} holds no prompts")
     return prompts
+
+
+def ask(prompt_set: PromptSet) -> list[Prompt]:
+    """Ask a prompt set for its prompts.
+
+    Raises:
+        PluginError: they are something else.
+    """
+    with asking(prompt_set):
+        found = list(prompt_set.prompts())
+    for one in found:
+        if not isinstance(one, Prompt) or not isinstance(one.text, str) or not one.text.strip():
+            raise refused(prompt_set, f"prompts holds {one!r}, no Prompt with a text")
+    return found
 
 
 def _looks_like_a_file(source: str) -> bool:

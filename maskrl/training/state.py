@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maskrl.asking import asking
 from maskrl.errors import TrainingError
+from maskrl.grpo import answers
 from maskrl.grpo.parts import Parts
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime.checkpoint import Checkpoint
@@ -48,7 +50,7 @@ def capture(parts: Parts, progress: Progress) -> tuple[dict[str, Tensor], dict[s
         "rows": progress.rows,
         "rows_sha256": progress.rows_sha256,
         "seconds": progress.seconds,
-        "filter": parts.filter.state_dict(),
+        "filter": answers.filter_state(parts.filter),
     }
     return tensors, state
 
@@ -87,7 +89,8 @@ def restore(checkpoint: Checkpoint, parts: Parts, learning_rate: LearningRate) -
     groups = parts.optimizer.state_dict()["param_groups"]
     parts.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     learning_rate.continue_from(checkpoint.state["update"])
-    parts.filter.load_state_dict(checkpoint.state["filter"])
+    with asking(parts.filter):
+        parts.filter.load_state_dict(checkpoint.state["filter"])
 
 
 def _places(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, int]:
