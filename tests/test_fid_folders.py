@@ -480,6 +480,7 @@ def test_a_missing_reference_is_said_before_weights_are_fetched(cli, world, monk
     assert refused.err == f"maskrl: there is no file of reference statistics {str(world / 'none.npz')!r}\n"
 
 
+@pytest.mark.slow
 def test_the_command_with_inception(cli, world, weights):
     paint(world / "few", 3)
     asked = ("--weights", weights, "--device", "cpu")

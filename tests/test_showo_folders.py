@@ -1,5 +1,6 @@
 """Checkpoints of Show-o as other tools leave them, and that what is saved is whole wherever it is carried."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -147,6 +148,18 @@ def test_no_door_runs_a_pickles_code(folders, tmp_path):
     (folders[0] / SAFE).unlink()
     torch.save({"showo.lm_head.bias": Dangerous(tmp_path / "executed")}, folders[0] / PICKLE)
     with pytest.raises(RecipeError, match="holds more than tensors and was not opened"):
+        load(folders[0], folders)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_language_models_code_is_never_run(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # to the question that must not be asked
+    llm = folders[0] / "llm"
+    (llm / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Evil: pass\n")
+    settings = json.loads((llm / "config.json").read_text())
+    settings |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+    (llm / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(RecipeError, match=r"the language model in .* cannot be read"):
         load(folders[0], folders)
     assert not (tmp_path / "executed").exists()
 

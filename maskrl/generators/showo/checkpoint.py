@@ -121,7 +121,8 @@ def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
         RecipeError: they are not there.
     """
     try:
-        return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+        never = {"trust_remote_code": False}  # without it transformers asks whether to run a folder's code
+        return AutoConfig.from_pretrained(source, **never), AutoTokenizer.from_pretrained(source, **never)
     except (OSError, ValueError) as error:
         if Path(source).is_dir():
             message = f"the language model in {source!r} cannot be read: {first_line(error)}"
