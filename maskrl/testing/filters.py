@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskrl.asking import asking
+from maskrl.asking import asking, refused
+from maskrl.grpo.answers import kind
 from maskrl.interfaces import GroupFilter
 from maskrl.testing.classes import check_class
-from maskrl.testing.promises import broken, kind, quiet, require
+from maskrl.testing.promises import quiet, require
 from maskrl.types import Stream
 
 ROUNDS = 12  # before the state is saved, and after it; a history that warms up has become warm by then
@@ -66,4 +67,4 @@ def _through_json(component: GroupFilter) -> Any:
     try:
         return json.loads(json.dumps(component.state_dict(), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise broken(component, f"state_dict cannot be saved as JSON: {error}") from error
+        raise refused(component, f"state_dict cannot be saved as JSON: {error}") from error

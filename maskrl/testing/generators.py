@@ -10,9 +10,10 @@ from torch import nn
 
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
+from maskrl.grpo.answers import kind
 from maskrl.interfaces import MaskedGenerator
 from maskrl.testing.classes import check_class
-from maskrl.testing.promises import NOISE, PROMPTS, apart, kind, quiet, require, require_close, require_floats
+from maskrl.testing.promises import NOISE, PROMPTS, apart, quiet, require, require_close, require_floats
 from maskrl.testing.promises import require_listed as listed
 from maskrl.testing.scene import WEIGHT, Scene
 from maskrl.testing.weights import check_checkpointing, check_save

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from maskrl.asking import refused
 from maskrl.component import Component
-from maskrl.errors import PluginError
+from maskrl.grpo.answers import kind
 from maskrl.types import Prompt, Stream
 
 PROMPTS = (Prompt("a photo of a red circle"), Prompt("a photo of two blue squares"), Prompt("a star"))
@@ -25,13 +26,7 @@ def require(component: Component | type[Component], promise: bool, complaint: st
         PluginError: it does.
     """
     if not promise:
-        raise broken(component, complaint)
-
-
-def broken(component: Component | type[Component], complaint: str) -> PluginError:
-    """Make the error that says what a component breaks."""
-    found = component if isinstance(component, type) else type(component)
-    return PluginError(f"{found.__module__}:{found.__qualname__} breaks its contract: {complaint}")
+        raise refused(component, complaint)
 
 
 def require_floats(
@@ -57,13 +52,6 @@ def require_close(
 def apart(left: Tensor, right: Tensor) -> float:
     """Return the largest difference of two tensors."""
     return float((left.detach().double() - right.detach().double()).abs().max())
-
-
-def kind(values: Any) -> str:
-    """Say what something is: ``float32 [2, 3]``, or its type."""
-    if not isinstance(values, Tensor):
-        return type(values).__name__
-    return f"{str(values.dtype).removeprefix('torch.')} {list(values.shape)}"
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
+from maskrl.grpo.answers import kind
 from maskrl.interfaces import StepReducer
 from maskrl.testing.classes import check_class
-from maskrl.testing.promises import kind, quiet, require, require_floats
+from maskrl.testing.promises import quiet, require, require_floats
 from maskrl.types import Stream
 
 SUM_TOLERANCE = 1e-4  # of the weights' sum: fp32 over at most a thousand steps
