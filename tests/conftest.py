@@ -17,6 +17,12 @@ from hypothesis import settings
 import maskrl  # noqa: F401
 from maskrl.cli import main
 
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+signal.signal(signal.SIGTERM, _interrupt)  # so that what a test has started is ended when pytest is
 settings.register_profile("maskrl", deadline=None)  # a first example may import torch
 settings.load_profile("maskrl")
 

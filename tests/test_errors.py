@@ -1,8 +1,8 @@
 """What a user can do wrong: one line on stderr, and the right exit code."""
 
-import subprocess
 import sys
 
+import processes
 import pytest
 from conftest import TOY
 
@@ -159,7 +159,7 @@ def test_signals_end_with_their_own_codes(toy_recipe, tmp_path, signal, code):
         "--quiet",
         *options,
     ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = processes.run(command, timeout=300)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["update_00002"]

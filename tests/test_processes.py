@@ -1,11 +1,11 @@
 """Two processes do together what one does alone."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
+from processes import run
 from test_training import RECIPE, comparable, weights
 from toy_run import geneval_prompts
 
@@ -37,8 +37,7 @@ def folder(tmp_path):
 
 def launch(folder, *arguments):
     """Run maskrl in two processes."""
-    command = [*LAUNCH, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
+    return run([*LAUNCH, *arguments], timeout=300, cwd=folder)
 
 
 def assert_same_rows(ours, theirs):
@@ -88,7 +87,7 @@ def test_two_processes_paint_and_judge_what_one_does(folder):
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("results: two/geneval") == 1
     alone = [sys.executable, "-m", "maskrl", "eval", "geneval", *recipe, "--out", "one"]
-    subprocess.run(alone, check=True, capture_output=True, timeout=300, cwd=folder)
+    assert run(alone, timeout=300, cwd=folder).returncode == 0
     rows = [(folder / name / "geneval/results.jsonl").read_text() for name in ("two", "one")]
     assert rows[0] == rows[1]
     summaries = [json.loads((folder / name / "geneval/summary.json").read_text()) for name in ("two", "one")]

@@ -1,10 +1,10 @@
 """Whole runs of a toy: what they write, and that a killed one continues as if nothing had happened."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from rich.console import Console
@@ -101,7 +101,7 @@ def recipe_of(folder, *overrides):
 
 def run_process(folder, run, *overrides):
     command = [sys.executable, "-W", "error", "-c", TRAIN, folder, run, *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    return processes.run(command, timeout=600)
 
 
 def comparable(run):

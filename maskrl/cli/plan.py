@@ -78,8 +78,8 @@ def _advice(recipe: Recipe, made: Plan, processes: int, limit: float) -> str:
     for changes, less in cheaper(recipe):
         if (peak := plan_of(less, made.cost, processes).peak) <= limit:
             sets = " ".join(f"--set {change}" for change in changes)
-            return f"more than {limit / GIB:.0f} GiB; {peak / GIB:.1f} GiB with {sets}"
-    return f"more than {limit / GIB:.0f} GiB, whatever is saved: take a larger device"
+            return f"more than {limit / GIB:.3g} GiB; {_size(peak)} with {sets}"
+    return f"more than {limit / GIB:.3g} GiB, whatever is saved: take a larger device"
 
 
 def _memory_table(made: Plan) -> Table:
