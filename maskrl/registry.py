@@ -215,7 +215,12 @@ def _attribute(where: str, name: str, base: Path) -> object:
     try:
         module = _import_file(path)
     except (Exception, SystemExit) as error:  # the user's own code
-        raise PluginError(f"{where} does not load: {_one_line(error)}") from error
+        missing = getattr(error, "name", None) or ""
+        hint = "; a class in a file imports what is installed, not its neighbours: make them a package"
+        is_neighbour = bool(missing) and Path(path).with_name(f"{missing.partition('.')[0]}.py").is_file()
+        raise PluginError(
+            f"{where} does not load: {_one_line(error)}{hint if is_neighbour else ''}"
+        ) from error
     if not hasattr(module, attribute):
         raise UnknownComponent(f"{path!r} holds no {attribute!r}{nearest(attribute, vars(module))}")
     return getattr(module, attribute)

@@ -90,17 +90,19 @@ def read_file(path: Path) -> Any:
     except FileNotFoundError as error:
         raise RecipeError(f"there is no weights file {str(path)!r}") from error
     except _DAMAGED as error:
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise RecipeError(
-                f"{str(path)!r} holds more than tensors and was not opened: it could run code; "
-                "ask for a plain state dict, or convert it where you trust it"
-            ) from error
-        why = (
-            "no pickle of tensors, or a damaged one"
-            if isinstance(error, pickle.UnpicklingError)
-            else first_line(error)
-        )
-        raise RecipeError(f"{str(path)!r} cannot be read ({why}); fetch it again") from error
+        raise RecipeError(f"{str(path)!r} {why_unread(error)}") from error
+
+
+def why_unread(error: Exception) -> str:
+    """Say why a weights file was not read, without PyTorch's advice to run what is in it."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"cannot be read ({first_line(error)}); fetch it again"
+    if "GLOBAL" not in str(error):
+        return "cannot be read (no pickle of tensors, or a damaged one); fetch it again"
+    return (
+        "holds more than tensors and was not opened: it could run code; ask for a plain state dict, or convert it"
+        " where you trust it"
+    )
 
 
 def _numpy_scalars() -> list[Any]:
@@ -172,7 +174,7 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"{str(path)!r} is missing; a checkpoint folder needs it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{str(path)!r} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise RecipeError(f"{str(path)!r} holds no table of settings")

@@ -1,6 +1,10 @@
 """Loading a CLIP: which activation its weights were trained with, and what cannot be loaded."""
 
+import io
+import json
+import shutil
 import warnings
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -86,3 +90,90 @@ def test_a_prompt_that_is_cut_is_said_once():
         clip.score(torch.zeros(1, 3, 48, 48), [Prompt(long)])
         full = " ".join(["red"] * (clip._network.context_length - 2))  # with both ends, as long as can be
         Clip(Clip.Config(model=SHIPPED)).score(torch.zeros(1, 3, 48, 48), [Prompt(full)])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The shipped CLIP, in a folder of its own."""
+    return Path(shutil.copytree(open_path(SHIPPED), tmp_path / "clip"))
+
+
+def change(folder, **text):
+    path = folder / "open_clip_config.json"
+    settings = json.loads(path.read_text())
+    settings["model_cfg"]["text_cfg"] |= text
+    path.write_text(json.dumps(settings))
+
+
+def with_code(folder, kind):
+    """Make a folder that transformers reads by running what lies in it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "evil.py").write_text(f"open({str(folder / 'sprung')!r}, 'w')\nclass Evil: pass\n")
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "evil", "auto_map": {kind: "evil.Evil"}, "tokenizer_class": "Evil"})
+    )
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}})
+    )
+    return folder
+
+
+def test_a_folder_never_runs_the_code_that_it_names(folder, tmp_path, monkeypatch):
+    evil = with_code(tmp_path / "evil", "AutoConfig")
+    change(folder, hf_model_name=str(evil))
+    for loaded in (lambda: load_clip(str(folder), None), lambda: Clip.cost(Clip.Config(model=str(folder)))):
+        monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 5))
+        with pytest.raises(RecipeError) as refused:
+            loaded()
+        assert "\n" not in str(refused.value)
+        assert not (evil / "sprung").exists()
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"trust_remote_code": True}])
+def test_a_folders_tokenizer_runs_no_code_either(folder, monkeypatch, kwargs):
+    with_code(folder, "AutoConfig")
+    change(folder, hf_tokenizer_name="here", tokenizer_kwargs=kwargs)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 5))
+    with pytest.raises(RecipeError, match="wants to run code that lies with it, which maskrl never does"):
+        load_clip(str(folder), None)
+    assert not (folder / "sprung").exists()
+
+
+def test_half_a_file_is_one_line(folder):
+    weights = folder / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(RecipeError, match=r"^CLIP '.*' with .* cannot be loaded: .*incomplete"):
+        load_clip(str(folder), None)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (Path("/tmp"), "holds more than tensors and was not opened: it could run code"),
+        ([1, 2], "cannot be loaded"),
+        ({}, "cannot be loaded"),
+        ({"logit_scale": torch.zeros(3)}, "cannot be loaded"),
+    ],
+)
+def test_a_pickle_that_will_not_do_is_one_line(tmp_path, content, complaint):
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(RecipeError, match=complaint) as refused:
+        load_clip("RN50", str(tmp_path / "weights.pt"))
+    assert "\n" not in str(refused.value)
+    assert "weights_only" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model_cfg": {"text_cfg": 3}}', "[" * 5000])
+def test_settings_that_describe_no_clip_are_one_line(folder, content):
+    (folder / "open_clip_config.json").write_text(content)
+    for loaded in (lambda: load_clip(str(folder), None), lambda: Clip.cost(Clip.Config(model=str(folder)))):
+        with pytest.raises(RecipeError, match=r"open_clip_config\.json") as refused:
+            loaded()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_setting_that_no_clip_has_is_one_line(folder):
+    change(folder, colour=3)
+    for loaded in (lambda: load_clip(str(folder), None), lambda: Clip.cost(Clip.Config(model=str(folder)))):
+        with pytest.raises(RecipeError, match="colour"):
+            loaded()

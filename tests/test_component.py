@@ -1,5 +1,7 @@
 """Paths in recipes work from anywhere; settings are closed and frozen, and may name other components."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -79,3 +81,43 @@ def test_a_component_that_cannot_be_had_is_a_mistake_at_its_key(value, where, co
     with pytest.raises(ValidationError, match=complaint) as error:
         Naming(filter=value)
     assert error.value.errors()[0]["loc"] == where
+
+
+@pytest.mark.parametrize("name", ["os", "", "/x", "json.decoder/x", "not_there.inside/x", "x" * 300 + "/y"])
+def test_what_is_no_installed_package_is_one_line(name):
+    with pytest.raises(RecipeError, match=r"is not installed|holds no"):
+        open_path(f"package:{name}")
+
+
+def test_a_package_is_found_without_being_run(tmp_path, monkeypatch):
+    (tmp_path / "site" / "trap" / "inner").mkdir(parents=True)
+    (tmp_path / "site" / "trap" / "__init__.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert (
+        open_path("package:trap/inner")
+        == open_path("package:trap.inner")
+        == str(tmp_path / "site/trap/inner")
+    )
+    with pytest.raises(RecipeError, match="holds no 'outer'"):
+        open_path("package:trap/outer")
+
+
+def test_the_working_directory_holds_no_packages(tmp_path):
+    (tmp_path / "evil" / "x").mkdir(parents=True)
+    for file in ("evil/__init__.py", "yaml.py", "tomllib.py", "pydantic.py"):
+        (tmp_path / file).write_text("open('sprung', 'w')")
+    command = [sys.executable, "-m", "maskrl", "plan", "--set", "generator.checkpoint=package:evil/x"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "'evil', which is not installed" in done.stderr
+    assert done.returncode == 2
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_nothing_stays_nothing_and_is_no_folder(tmp_path):
+    assert resolve_path("", tmp_path) == ""
+
+
+@pytest.mark.parametrize("value", ["~nouser/x", "x" * 300, "./" + "x" * 300])
+def test_what_cannot_be_a_path_is_one_line(tmp_path, value):
+    with pytest.raises(RecipeError, match=f"^'{value[:5]}.* is no path: "):
+        resolve_path(value, tmp_path)

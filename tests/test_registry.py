@@ -116,3 +116,13 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path, name, error, match):
     (tmp_path / "bomb.py").write_text("class")
     with pytest.raises(error, match=match):
         registry.load("rewards", name, tmp_path)
+
+
+def test_a_class_in_a_file_that_imports_its_neighbour_is_told_to_become_a_package(tmp_path):
+    (tmp_path / "neighbour_of_mine.py").write_text("")
+    (tmp_path / "mine.py").write_text("import neighbour_of_mine")
+    (tmp_path / "other.py").write_text("import nothing_like_this")
+    with pytest.raises(PluginError, match="not its neighbours: make them a package"):
+        registry.load("rewards", "mine.py:Mine", tmp_path)
+    with pytest.raises(PluginError, match=r"No module named 'nothing_like_this'$"):
+        registry.load("rewards", "other.py:Mine", tmp_path)

@@ -90,7 +90,7 @@ def _from_mmdet(path: Path) -> nn.Module:
 
 def _from_transformers(source: str) -> nn.Module:
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         if not isinstance(config, transformers.Mask2FormerConfig):
             raise RecipeError(f"{source!r} is a {config.model_type}, no mask2former")
         if config.num_labels != len(CLASSES):

@@ -5,11 +5,10 @@ Source: Radford et al. 2021 (arXiv 2103.00020); weights and architectures throug
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import open_clip
 import torch
@@ -21,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
-from maskrl.clip import load_clip
+from maskrl.clip import architecture, load_clip, never_asking
 from maskrl.component import ComponentConfig, open_path
 from maskrl.errors import RecipeError, quote
 from maskrl.interfaces import RewardModel
@@ -56,15 +55,18 @@ class Clip(RewardModel):
         """See :class:`RewardModel`; the architecture is built without memory."""
         folder = Path(open_path(config.model))
         if folder.is_dir():
-            settings = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+            settings: Any = architecture(folder)
         else:
             settings = open_clip.get_model_config(config.model)
         if settings is None:
             raise RecipeError(f"open_clip knows no architecture {config.model!r}")
         settings["text_cfg"].pop("hf_tokenizer_name", None)
-        with FakeTensorMode():  # with gradients: the fast path without them is not counted
-            network = open_clip.CLIP(**settings).eval()
-            size = settings["vision_cfg"]["image_size"]
+        # with gradients: the fast path without them is not counted
+        with FakeTensorMode(), never_asking():
+            try:
+                network, size = open_clip.CLIP(**settings).eval(), settings["vision_cfg"]["image_size"]
+            except (LookupError, TypeError, ValueError) as error:
+                raise RecipeError(f"{config.model!r} describes no CLIP that can be built: {error}") from error
             with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
                 network.encode_image(torch.zeros(1, 3, size, size))
                 network.encode_text(torch.zeros(1, network.context_length, dtype=torch.long))

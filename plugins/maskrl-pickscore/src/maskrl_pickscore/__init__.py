@@ -131,7 +131,7 @@ def load_tokenizer(source: str, vocab_size: int) -> Any:
     """
     folder = open_path(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # of a damaged file the library tokenizers raises just that
         if Path(folder).is_dir():
             raise RecipeError(f"the tokenizer in {source!r} cannot be read: {first_line(error)}") from error
