@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -179,6 +181,25 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RecipeError(f"{str(path)!r} holds no table of settings")
     return found
+
+
+@contextmanager
+def built_from(source: Path | str) -> Iterator[None]:
+    """Build what a file or folder of settings describes.
+
+    Raises:
+        RecipeError: it describes nothing that can be built; whatever the library said of it is in the one line.
+    """
+    try:
+        yield
+    except RecipeError:
+        raise
+    except Exception as error:  # of torch, transformers and pydantic, on whatever numbers somebody wrote
+        why = first_line(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise RecipeError(f"{str(source)!r} describes nothing that can be built: {why}") from error
 
 
 def first_line(error: Exception) -> str:

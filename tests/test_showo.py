@@ -398,3 +398,30 @@ def test_loading_leaves_nothing_on_the_meta_device_and_keeps_the_angles(generato
     fresh = ShowoNetwork(network.showo.config, TINY)
     assert torch.equal(network.showo.model.rotary_emb.inv_freq, fresh.showo.model.rotary_emb.inv_freq)
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("part", "file", "change"),
+    [
+        (1, "config.json", {"channels": "many"}),
+        (1, "config.json", {"channels": -1}),
+        (1, "config.json", {"encoder_blocks": []}),
+        (1, "config.json", {"channels": 10**12}),
+        (0, "config.json", {"sampler": {"num_steps": "x"}}),
+        (0, "config.json", {"sampler": {"steps": 3}}),
+        (0, "llm/config.json", {"hidden_size": 0}),
+        (0, "llm/config.json", {"hidden_size": None}),
+        (0, "llm/config.json", {"hidden_act": "x"}),
+        (0, "llm/config.json", {"model_type": "bert"}),
+    ],
+)
+def test_settings_that_describe_no_network_are_one_line(folders, part, file, change):
+    path = folders[part] / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    settings = Showo.Config(checkpoint=str(folders[0]), tokenizer=str(folders[1]))
+    for build in (Showo, lambda config: Showo.cost(config, text_tokens=4)):
+        with pytest.raises(
+            RecipeError, match=f"{folders[part]}.*(describes nothing|cannot be read)"
+        ) as refused:
+            build(settings)
+        assert "\n" not in str(refused.value)

@@ -68,7 +68,7 @@ def new_network(sizes: Sizes, source: str) -> ImageRewardNetwork:
     """
     try:
         return ImageRewardNetwork(sizes).eval()
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # the latter of sizes that no memory holds
         raise RecipeError(f"the sizes of {source!r} make no ImageReward: {first_line(error)}") from error
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PhiConfig
@@ -26,7 +26,16 @@ from maskrl.errors import RecipeError
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.prompting import TextTokenizer, Vocabulary
 from maskrl.types import SamplerDefaults
-from maskrl.weights import as_state_dict, fill, first_line, is_hub_id, read_file, read_json, unreachable
+from maskrl.weights import (
+    as_state_dict,
+    built_from,
+    fill,
+    first_line,
+    is_hub_id,
+    read_file,
+    read_json,
+    unreachable,
+)
 
 WEIGHTS = ("pytorch_model.safetensors", "model.safetensors")  # the first is the published, odd name
 LANGUAGE_MODEL = "llm"  # the folder of it in what is saved here
@@ -44,6 +53,8 @@ _HEAVY = (
     ".gguf",
 )  # weights of a language model
 _IGNORED = "mm_projector."  # of the CLIP-ViT variants; text-to-image never uses it
+
+_SAMPLER = TypeAdapter(SamplerDefaults)
 
 
 class ShowoConfig(BaseModel):
@@ -67,7 +78,7 @@ class ShowoConfig(BaseModel):
     def defaults(self) -> SamplerDefaults:
         """How the authors sample: the numbers of their README for the 256 and 512 pixel models."""
         if self.sampler is not None:
-            return SamplerDefaults(**self.sampler)
+            return _SAMPLER.validate_python(self.sampler)
         if self.num_vq_tokens >= 1024:
             return SamplerDefaults(num_steps=50, guidance=5.0)
         return SamplerDefaults(num_steps=16, guidance=1.75)
@@ -122,8 +133,11 @@ def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
     """
     try:
         never = {"trust_remote_code": False}  # without it transformers asks whether to run a folder's code
-        return AutoConfig.from_pretrained(source, **never), AutoTokenizer.from_pretrained(source, **never)
-    except (OSError, ValueError) as error:
+        phi = AutoConfig.from_pretrained(source, **never)
+        if not isinstance(phi, PhiConfig):
+            raise ValueError(f"it is a {phi.model_type}, and Show-o's is a phi")
+        return phi, AutoTokenizer.from_pretrained(source, **never)
+    except Exception as error:  # of transformers and tokenizers, which have errors of many kinds
         if Path(source).is_dir():
             message = f"the language model in {source!r} cannot be read: {first_line(error)}"
             raise RecipeError(message) from error
@@ -134,12 +148,23 @@ def load_language_model(source: str) -> tuple[PhiConfig, TextTokenizer]:
 
 def load_magvit(folder: Path) -> Magvit:
     """Load the image tokenizer; without sizes in a ``config.json`` it has the published ones."""
-    path = folder / "config.json"
-    config = MagvitConfig(**read_json(path)) if path.exists() else MagvitConfig()
-    with torch.device("meta"):
-        model = Magvit(config)
+    with built_from(folder / "config.json"), torch.device("meta"):
+        model = Magvit(magvit_config(folder))
     load_weights(model, folder)
     return model
+
+
+def magvit_config(folder: Path) -> MagvitConfig:
+    """Read the sizes of an image tokenizer.
+
+    Raises:
+        RecipeError: they are none.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return MagvitConfig()
+    with built_from(path):
+        return MagvitConfig(**read_json(path))
 
 
 def load_weights(module: nn.Module, source: Path, hint: str = "") -> None:

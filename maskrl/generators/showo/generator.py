@@ -33,6 +33,7 @@ from maskrl.generators.showo.prompting import UniversalPrompting
 from maskrl.generators.showo.published import sizes_of
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Cost, GeneratorSpec, Prompt, StepIndex
+from maskrl.weights import built_from
 
 
 @dataclass(frozen=True)
@@ -80,26 +81,29 @@ class Showo(MaskedGenerator):
         self.module = self._load_network()
         self.magvit = load_magvit(find_folder(config.tokenizer, "tokenizer")).eval().requires_grad_(False)
         self.frozen = (self.magvit,)
-        self.spec = make_spec(config, self._settings, self.magvit.config)
+        with built_from(self._folder / "config.json"):
+            self.spec = make_spec(config, self._settings, self.magvit.config)
 
     @classmethod
     def cost(cls, config: Config, *, text_tokens: int) -> Cost:
         """See :class:`MaskedGenerator`; the sizes of the published checkpoints are known without fetching them."""
         settings, phi, sizes = sizes_of(config.checkpoint, config.tokenizer, config.language_model)
-        return measure(
-            make_spec(config, settings, sizes),
-            phi_config(phi, settings.vocabulary),
-            settings.vocabulary,
-            sizes,
-            text_tokens,
-        )
+        with built_from(f"{config.checkpoint} with {config.tokenizer}"):
+            return measure(
+                make_spec(config, settings, sizes),
+                phi_config(phi, settings.vocabulary),
+                settings.vocabulary,
+                sizes,
+                text_tokens,
+            )
 
     def _load_network(self) -> ShowoNetwork:
         settings = self._settings
         self._language_model = language_model(settings, self._folder, self.config.language_model)
         phi, tokenizer = load_language_model(self._language_model)
-        self._prompting = UniversalPrompting(tokenizer, settings.vocabulary, settings.max_text_length)
-        network = ShowoNetwork.unfilled(phi_config(phi, settings.vocabulary), settings.vocabulary)
+        with built_from(self._language_model):
+            self._prompting = UniversalPrompting(tokenizer, settings.vocabulary, settings.max_text_length)
+            network = ShowoNetwork.unfilled(phi_config(phi, settings.vocabulary), settings.vocabulary)
         weights = self._folder if self.config.weights is None else Path(open_path(self.config.weights))
         load_weights(network, weights, "; if they lie elsewhere, name the file with generator.weights")
         return network.eval()

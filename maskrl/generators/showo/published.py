@@ -15,10 +15,10 @@ from maskrl.generators.showo.checkpoint import (
     ShowoConfig,
     language_model,
     load_language_model,
+    magvit_config,
     read_config,
 )
 from maskrl.generators.showo.magvit import MagvitConfig
-from maskrl.weights import read_json
 
 _TOKENS = {
     "showlab/show-o": 256,
@@ -73,4 +73,4 @@ def sizes_of(
         raise RecipeError(f"the sizes of {checkpoint!r} are not known here: give a folder, or one of {known}")
     if tokenizer == _TOKENIZER or not (magvit / "config.json").exists():
         return config, phi, MagvitConfig()
-    return config, phi, MagvitConfig(**read_json(magvit / "config.json"))
+    return config, phi, magvit_config(magvit)
