@@ -94,7 +94,7 @@ def test_an_unwritable_run_folder(cli, toy_recipe, tmp_path):
     refused(
         cli("train", "--recipe", toy_recipe, "--run", run, "--quiet"),
         4,
-        "cannot write the run folder",
+        "cannot write in",
         str(run),
     )
 
