@@ -32,7 +32,7 @@ def test_a_documented_line_trains_in_two_processes(toy_recipe, line):
     folder = toy_recipe.parent
     done = run(command(line, toy_recipe, "--run", "two"), timeout=240, cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run: two") == 1
+    assert done.stdout.count(f"run: {(folder / 'two').resolve()}\n") == 1
     assert (folder / "two" / "checkpoints" / "update_00002").is_dir()
     odd = command(line, toy_recipe, "--run", "odd", "--set", "training.prompts_per_update=3")
     assert "does not divide among 2 processes" in run(odd, timeout=240, cwd=folder).stderr

@@ -56,7 +56,7 @@ def test_two_processes_make_the_updates_of_one(folder):
     alone = train(read_recipe(folder / "recipe.toml", CHANGES), folder / "alone", resume=False, display=False)
     two = launch(folder, "train", "--recipe", "recipe.toml", "--run", "two", *settings(*CHANGES))
     assert two.returncode == 0, two.stderr
-    assert two.stdout.count("run: two") == 1
+    assert two.stdout.count(f"run: {(folder / 'two').resolve()}\n") == 1
     ours, theirs = comparable(alone.run), comparable(folder / "two")
     assert_same_rows(ours, theirs)
     for name, tensor in weights(alone.run).items():
