@@ -87,12 +87,10 @@ def content(value: str) -> Any:
 
 def hub_revision(name: str) -> str | None:
     """Return the commit of a hub id's main branch that lies in this machine's cache, or None."""
-    reference = Path(
-        constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", "main"
-    )
     try:
-        revision = reference.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
+        folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"))
+        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):  # not in the cache, or no hub id
         return None
     return revision if _REVISION.fullmatch(revision) else None
 

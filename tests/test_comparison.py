@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from maskrl.cli.eval import image_reward
 from maskrl.errors import TrainingError
 from maskrl.evals.comparison import PUBLISHED, compare_files
 from maskrl.evals.images import image_name, open_folder, write_image, write_prompt
-from maskrl.evals.results import Number, Result, read_rows, write_result, write_rows
+from maskrl.evals.results import RESULT, Number, Result, read_result, read_rows, write_result, write_rows
 from maskrl.geneval.scoring import TASKS
 
 CLIP = "package:maskrl/shapes/weights/clip"
 IMAGE_REWARD = "package:maskrl/shapes/weights/image_reward"
+
+
+def rows_in(out):
+    return read_rows(out, read_result(out))
 
 
 def result(evaluation, numbers, label="any"):
@@ -82,9 +87,13 @@ def test_without_rows_the_results_are_independent(two):
 
 @pytest.mark.parametrize("row", [{"score": None}, {"score": "no"}, {}])
 def test_damaged_rows_are_one_line(two, row):
-    rows = read_rows(two[0])
+    rows = rows_in(two[0])
     rows[3] = {"filename": rows[3]["filename"], **row}
-    write_rows(two[0], rows)
+    digest = write_rows(two[0], rows)
+    write_result(replace(read_result(two[0]), rows_sha256="another"), two[0])
+    with pytest.raises(TrainingError, match=r"is not what was written beside its summary\.json"):
+        compare_files(*two)
+    write_result(replace(read_result(two[0]), rows_sha256=digest), two[0])
     with pytest.raises(TrainingError, match="damaged") as error:
         compare_files(*two)
     assert "\n" not in str(error.value)
@@ -100,10 +109,11 @@ def test_geneval_is_paired_by_task_and_overall_follows(tmp_path):
             for i in range(4)
         ]
         write_rows(tmp_path / name, rows)
-        numbers = dict.fromkeys((*TASKS, "overall"), Number(0.5, 0.1))
+        right = {task: [row["correct"] for row in rows if row["tag"] == task] for task in TASKS}
+        numbers = {task: Number(sum(right[task]) / 12, 0.1) for task in TASKS} | {"overall": Number(0.5, 0.1)}
         write_result(result("geneval", numbers), tmp_path / name)
     correct = [
-        np.array([row["correct"] for row in read_rows(tmp_path / name)], dtype=float).reshape(6, 3, 4)
+        np.array([row["correct"] for row in rows_in(tmp_path / name)], dtype=float).reshape(6, 3, 4)
         for name in "ab"
     ]
     gains = (correct[1] - correct[0]).mean(axis=2)
@@ -140,7 +150,7 @@ def test_the_error_is_that_of_ratios_whose_prompts_are_drawn_anew(tmp_path):
     right = {name: np.zeros(6) for name in "ab"}
     total = {name: np.zeros(6) for name in "ab"}
     for name in "ab":
-        for row in read_rows(tmp_path / name):
+        for row in rows_in(tmp_path / name):
             if row["correct"]:
                 right[name][int(row["filename"][:5])] += 1
                 total[name][int(row["filename"][:5])] += row["captions"][1] - row["captions"][0]
@@ -223,3 +233,34 @@ def test_a_judge_is_never_trained(cli, images, monkeypatch):
     assert open_folder(images).per_prompt == 4
     assert judged[0]
     assert not any(parameter.requires_grad for parameters in judged for parameter in parameters)
+
+
+def test_rows_that_do_not_have_the_means_of_the_summary_are_noticed(two):
+    rows = [{**row, "score": row["score"] + 1} for row in rows_in(two[1])]
+    digest = write_rows(two[1], rows)
+    for rows_sha256 in (digest, None):  # whoever made the summary
+        write_result(replace(read_result(two[1]), rows_sha256=rows_sha256), two[1])
+        with pytest.raises(
+            TrainingError, match=r"give mean = .*, and its summary\.json says .*: one of the two"
+        ):
+            compare_files(*two)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"numbers": {"mean": {"mean": None, "se": 0.1}}},
+        {"numbers": {"mean": {"mean": "0.5", "se": 0.1}}},
+        {"numbers": {"mean": 3}},
+        {"numbers": []},
+        {"images": "many"},
+        {"settings": None},
+        {"provenance": 3},
+    ],
+)
+def test_a_summary_of_another_tool_is_one_line(two, change):
+    path = two[0] / RESULT
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(TrainingError, match="are damaged, or no evaluation's") as error:
+        compare_files(*two)
+    assert "\n" not in str(error.value)

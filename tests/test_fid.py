@@ -222,3 +222,22 @@ def test_moments_take_no_more_memory_for_more_images():
     few, many = peak(100), peak(3000)
     assert many < 1.05 * few + 4096
     assert many < 3000 * 64 * 8 / 2  # keeping the features would take twice that
+
+
+@pytest.mark.parametrize("scale", [-1000.0, -1.0])
+def test_what_is_no_covariance_is_refused_and_not_a_perfect_score(tmp_path, scale):
+    np.savez(tmp_path / "bad.npz", mu=np.zeros(4), sigma=scale * np.eye(4))
+    with pytest.raises(RecipeError, match=r"holds no covariance as 'sigma': an eigenvalue is -"):
+        read_statistics(tmp_path / "bad.npz", 4)
+    good, bad = (Statistics(np.zeros(4), factor * np.eye(4), None) for factor in (1.0, scale))
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(RecipeError, match="eigenvalue"):
+            frechet_distance(*pair)
+
+
+def test_rounding_below_zero_is_rounding(tmp_path):
+    features = np.random.default_rng(0).normal(size=(3, 64))  # a covariance of rank 2
+    sigma = np.cov(features, rowvar=False).astype(np.float32)
+    np.savez(tmp_path / "thin.npz", mu=features.mean(axis=0), sigma=sigma)
+    thin = read_statistics(tmp_path / "thin.npz", 64)
+    assert frechet_distance(thin, thin) == pytest.approx(0, abs=1e-3)

@@ -183,6 +183,13 @@ def test_what_other_settings_or_other_images_left_is_not_gone_on_with(world, pro
         judge(world / "images", world / "true.npz", world / "out", dying)
     change(world / "images")
     again = measure(protocol)
+    left = sorted((world / "out/unfinished").iterdir())
+    with pytest.raises(
+        RecipeError, match=r"left unfinished: they differ in .*, choose another --out, or delete"
+    ):
+        judge(world / "images", world / "true.npz", world / "out", again)
+    assert sorted((world / "out/unfinished").iterdir()) == left
+    shutil.rmtree(world / "out/unfinished")  # as the message says
     judge(world / "images", world / "true.npz", world / "out", again)
     assert again.extractor.seen == len(list((world / "images").iterdir()))
 

@@ -7,7 +7,7 @@ import pytest
 
 import maskrl
 from maskrl import identity as identities
-from maskrl.component import choose
+from maskrl.component import Chosen
 from maskrl.identity import identity
 
 CLIP = Path(maskrl.__file__).parent / "shapes" / "weights" / "clip"
@@ -21,7 +21,7 @@ class Zero(RewardModel):
 
 
 def clip(model: str | Path) -> dict[str, object]:
-    return identity(choose("rewards", {"name": "clip", "model": str(model), "pretrained": None}, Path()))
+    return identity(Chosen("rewards", {"name": "clip", "model": str(model), "pretrained": None}, Path()))
 
 
 def test_the_same_weights_are_the_same_wherever_they_lie(tmp_path):
@@ -39,7 +39,7 @@ def test_other_weights_under_the_same_path_are_others(tmp_path):
 
 def test_a_setting_that_is_no_path_counts_by_its_value():
     section = {"name": "std_percentile", "percentile": 10}
-    ten, twenty = (choose("filters", {**section, "percentile": p}, Path()) for p in (10, 20))
+    ten, twenty = (Chosen("filters", {**section, "percentile": p}, Path()) for p in (10, 20))
     assert identity(ten) == identity(ten.build()) != identity(twenty)
 
 
@@ -48,7 +48,7 @@ def test_terms_of_a_mix_are_told_by_contents(tmp_path):
 
     def mix(model: str | Path) -> dict[str, object]:
         terms = {"clip": {"reward": {"name": "clip", "model": str(model), "pretrained": None}}}
-        return identity(choose("rewards", {"name": "weighted_sum", "terms": terms}, Path()))
+        return identity(Chosen("rewards", {"name": "weighted_sum", "terms": terms}, Path()))
 
     assert mix(CLIP) == mix(tmp_path / "copy")
     assert str(tmp_path) not in str(mix(tmp_path / "copy"))
@@ -57,7 +57,7 @@ def test_terms_of_a_mix_are_told_by_contents(tmp_path):
 def test_a_class_from_a_file_is_told_by_its_source(tmp_path):
     for name, source in (("a.py", SOURCE), ("b.py", SOURCE), ("c.py", SOURCE + "\n# another\n")):
         (tmp_path / name).write_text(source)
-    a, b, c = (identity(choose("rewards", {"name": f"{n}.py:Zero"}, tmp_path)) for n in "abc")
+    a, b, c = (identity(Chosen("rewards", {"name": f"{n}.py:Zero"}, tmp_path)) for n in "abc")
     assert a == b != c
 
 

@@ -121,8 +121,24 @@ def test_the_interval_is_that_of_the_mean_over_prompts():
 def test_a_margin_has_an_error_over_prompts():
     scores = torch.tensor([[0.0, 1.0, 0.0], [0.0, 3.0, 0.0], [0.0, 4.0, 0.0]])
     row = compare_captions(scores, ["a", "a", "b"], STREAM)
-    assert row.over_half.se == pytest.approx(np.std([2, 4], ddof=1) / np.sqrt(2))
+    # the mean over images is (1 + 3 + 4) / 3; each prompt moves it by 2/3 of the sum of its distances: -8/9 and 8/9
+    assert row.over_half.mean == pytest.approx(8 / 3)
+    assert row.over_half.se == pytest.approx(np.std([-8 / 9, 8 / 9], ddof=1) / np.sqrt(2))
     assert math.isnan(compare_captions(scores[:2], ["a", "a"], STREAM).over_half.se)
+
+
+def test_the_error_is_that_of_a_bootstrap_over_prompts_of_unequal_numbers():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 40, size=60)
+    levels = rng.normal(0, 3, size=60) + counts / 8  # the more images a prompt has, the larger its margins
+    prompts = [f"p{i}" for i, count in enumerate(counts) for _ in range(count)]
+    margins = np.repeat(levels, counts)
+    scores = torch.tensor(np.stack([np.zeros_like(margins), margins, np.zeros_like(margins)], axis=1))
+    drawn = rng.integers(60, size=(4000, 60))
+    means = (levels * counts)[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    found = compare_captions(scores, prompts, STREAM).over_half
+    assert found.se == pytest.approx(means.std(), rel=0.08)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * found.se, rel=0.1)
 
 
 def test_images_of_one_prompt_are_one_draw():

@@ -17,6 +17,7 @@ from maskrl.cli.subject import (
     ImagesOption,
     ImagesPerPromptOption,
     OutOption,
+    Place,
     PromptsOption,
     RewardOption,
     StepsOption,
@@ -181,7 +182,7 @@ def compare(
 
 
 def _score(
-    recipe: Recipe, name: str, label: str, reward: RewardModel, out: Path, images: Path | None
+    recipe: Recipe, name: str, label: str, reward: RewardModel, out: Place, images: Path | None
 ) -> None:
     from maskrl.evals.scores import score_images
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +14,11 @@ from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOpti
 from maskrl.cli.subject import (
     GuidanceOption,
     OutOption,
+    Place,
     PromptsOption,
     StepsOption,
     open_subject,
+    own,
     painting,
     print_result,
     results_folder,
@@ -125,7 +127,7 @@ def _measure(protocol: str, reduce_to: int | None, weights: Path | None) -> Meas
 
 @contextmanager
 def _pictures(
-    recipe: Recipe, out: Path, images: Path | None, prompts: str | None
+    recipe: Recipe, out: Place, images: Path | None, prompts: str | None
 ) -> Iterator[tuple[Placement, Pictures, Path, dict[str, str]]]:
     """Paint what a recipe asks for, or open the images that are there; leave the other processes at the end."""
     from maskrl.evals.pictures import of_prompts, open_pictures
@@ -138,5 +140,7 @@ def _pictures(
         return
     pictures = open_pictures(images, None if prompts is None else load_prompts(prompts))
     placement = Placement(recipe.training.device)
-    yield placement, pictures, out / "fid", {"images": str(images.resolve())}
-    placement.leave()
+    with ExitStack() as stack:
+        folder = own(out, placement, stack)
+        yield placement, pictures, folder / "fid", {"images": str(images.resolve())}
+        placement.leave()

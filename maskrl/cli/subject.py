@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -95,7 +95,7 @@ def build_reward(settings: Sequence[str]) -> RewardModel:
 @contextmanager
 def open_subject(
     recipe: Recipe,
-    out: Path,
+    out: Place,
     images: Path | None,
     name: str,
     wanted: Wanted | None = None,
@@ -117,20 +117,44 @@ def open_subject(
     from maskrl.evals.images import open_folder
     from maskrl.runtime.placement import Placement
 
-    if images is None:
-        subject = _paint(recipe, out, name, wanted, ready)
-    else:
-        found, placement = open_folder(images), Placement(recipe.training.device)
-        found = found if wanted is None else found.only(wanted)
-        if ready is not None:
-            ready(placement, found.prompts)
-        provenance = {"images": str(images.resolve()), "judged": found.identity()}
-        subject = Subject(recipe, placement, found, out / name, provenance)
-    yield subject
-    subject.placement.leave()
+    with ExitStack() as stack:
+        if images is None:
+            subject = _paint(recipe, out, name, wanted, ready, stack)
+        else:
+            found, placement = open_folder(images), Placement(recipe.training.device)
+            found = found if wanted is None else found.only(wanted)
+            if ready is not None:
+                ready(placement, found.prompts)
+            folder = own(out, placement, stack)
+            provenance = {"images": str(images.resolve()), "judged": found.identity()}
+            subject = Subject(recipe, placement, found, folder / name, provenance)
+        yield subject
+        subject.placement.leave()
 
 
-def _paint(recipe: Recipe, out: Path, name: str, wanted: Wanted | None, ready: Ready | None) -> Subject:
+def own(out: Place, placement: Placement, stack: ExitStack) -> Path:
+    """Be the only command that writes in a folder, on all processes, until the stack is closed; return the folder.
+
+    Raises:
+        TrainingError: another process writes there.
+    """
+    from maskrl import files
+    from maskrl.evals.together import on_main
+
+    owned: list[Path] = []
+
+    def take() -> None:
+        folder = files.make_new(out.folder) if out.is_new else out.folder
+        stack.enter_context(files.owned(folder))
+        owned.append(folder)
+
+    on_main(placement, take)
+    return cast(Path, placement.share(owned[0] if owned else None))
+
+
+def _paint(
+    recipe: Recipe, out: Place, name: str, wanted: Wanted | None, ready: Ready | None, stack: ExitStack
+) -> Subject:
     from maskrl.evals.images import open_folder, paint_folder
     from maskrl.runtime.prompts import load_prompts
     from maskrl.types import Stream
@@ -143,10 +167,10 @@ def _paint(recipe: Recipe, out: Path, name: str, wanted: Wanted | None, ready: R
     painter = build_painter(recipe)
     if ready is not None:
         ready(painter.placement, prompts)
-    out = painter.placement.share(out)
+    folder = own(out, painter.placement, stack)
     with show_progress(painter.placement, "painting") as show:
         paint_folder(
-            out / "images",
+            folder / "images",
             painter.generator,
             prompts,
             sampling=painter.sampling,
@@ -158,20 +182,28 @@ def _paint(recipe: Recipe, out: Path, name: str, wanted: Wanted | None, ready: R
             progress=show,
         )
     weights = recipe.generator.settings().get("checkpoint")
-    images = open_folder(out / "images")
+    images = open_folder(folder / "images")
     provenance = {"recipe": recipe.digest(), "checkpoint": weights, "judged": images.identity()}
-    return Subject(recipe, painter.placement, images, out / name, provenance)
+    return Subject(recipe, painter.placement, images, folder / name, provenance)
 
 
-def results_folder(out: Path | None, run: Path | None, images: Path | None) -> Path:
+@dataclass(frozen=True)
+class Place:
+    """Where results go; ``is_new``: a folder of its own, called so or, if that is taken, with a number behind."""
+
+    folder: Path
+    is_new: bool = False
+
+
+def results_folder(out: Path | None, run: Path | None, images: Path | None) -> Place:
     """Say where results go: where the user says, else beside what is evaluated, named after the time."""
     from datetime import datetime
 
     if out is not None:
-        return out
+        return Place(out)
     if images is not None:
-        return images / "results"
-    return (run or Path("runs")) / f"eval-{datetime.now():%Y%m%d-%H%M%S}"
+        return Place(images / "results")
+    return Place((run or Path("runs")) / f"eval-{datetime.now():%Y%m%d-%H%M%S}", is_new=True)
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.results import Number, Result
 from maskrl.geneval.scoring import TASKS
-from maskrl.geneval.summary import standard_error
+from maskrl.geneval.summary import influences, standard_error
 
+_ROUNDING = 1e-6
 Row = Mapping[str, Any]
 PromptValues = dict[str, list[float]]  # what a mean over images is of: the values of each prompt
 
@@ -72,7 +73,7 @@ def compare_files(first: Path, second: Path) -> tuple[Result, Result, list[Line]
     """
     before, after = results.read_result(first), results.read_result(second)
     results.check_comparable(before, after)
-    errors = _paired_errors(before.evaluation, first, second)
+    errors = _paired_errors(before, after, first, second)
     lines = []
     for name, old in before.numbers.items():
         new = after.numbers[name]
@@ -81,13 +82,22 @@ def compare_files(first: Path, second: Path) -> tuple[Result, Result, list[Line]
     return before, after, lines
 
 
-def _paired_errors(evaluation: str, first: Path, second: Path) -> dict[str, float]:
-    """Return the standard errors of the differences that can be had prompt by prompt."""
-    old, new = _rows(first), _rows(second)
+def _paired_errors(
+    first_result: Result, second_result: Result, first: Path, second: Path
+) -> dict[str, float]:
+    """Return the standard errors of the differences that can be had prompt by prompt.
+
+    Raises:
+        TrainingError: rows are damaged, or do not have the means that stand in the summary beside them.
+    """
+    evaluation = first_result.evaluation
+    old, new = _rows(first, first_result), _rows(second, second_result)
     try:
         if not old or [row["filename"] for row in old] != [row["filename"] for row in new]:
             return {}
         before, after = _gather(evaluation, old), _gather(evaluation, new)
+        for result, values, path in ((first_result, before, first), (second_result, after, second)):
+            _check_means(result, values, path)
         errors = {name: _error(before[name], after[name]) for name in before.keys() & after.keys()}
         if evaluation == "geneval":
             errors["overall"] = math.sqrt(sum(errors[task] ** 2 for task in TASKS)) / len(TASKS)
@@ -98,12 +108,23 @@ def _paired_errors(evaluation: str, first: Path, second: Path) -> dict[str, floa
     return errors
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _check_means(result: Result, values: Mapping[str, PromptValues], path: Path) -> None:
+    for name in values.keys() & result.numbers.keys():
+        images = [value for prompt in values[name].values() for value in prompt]
+        mean = sum(images) / len(images)
+        if abs(mean - result.numbers[name].mean) > _ROUNDING * max(1.0, abs(mean)):
+            raise TrainingError(
+                f"the rows beside {str(path)!r} give {name} = {mean:.6g}, and its {results.RESULT} says"
+                f" {result.numbers[name].mean:.6g}: one of the two files was changed; evaluate again"
+            )
+
+
+def _rows(path: Path, result: Result) -> list[dict[str, Any]]:
     """Read the rows beside a ``summary.json``; none where there are none."""
     if not path.is_dir() and path.name != results.RESULT:
         return []  # what lies beside a copy under another name is not its own
     folder = path if path.is_dir() else path.parent
-    return results.read_rows(folder) if (folder / results.ROWS).is_file() else []
+    return results.read_rows(folder, result) if (folder / results.ROWS).is_file() else []
 
 
 def _gather(evaluation: str, rows: Sequence[Row]) -> dict[str, PromptValues]:
@@ -144,13 +165,5 @@ def _error(old: PromptValues, new: PromptValues) -> float:
     and its error is taken to first order.
     """
     prompts = sorted({*old, *new})
-    apart = zip(_influence(old, prompts), _influence(new, prompts), strict=True)
+    apart = zip(*(influences([values.get(p, []) for p in prompts]) for values in (old, new)), strict=True)
     return standard_error([after - before for before, after in apart])
-
-
-def _influence(values: PromptValues, prompts: Sequence[str]) -> list[float]:
-    """Return how far each prompt moves the mean over all images; the mean over the prompts is 0."""
-    images = [value for prompt in prompts for value in values.get(prompt, ())]
-    mean = sum(images) / len(images)
-    share = len(prompts) / len(images)
-    return [share * sum(value - mean for value in values.get(prompt, ())) for prompt in prompts]

@@ -169,7 +169,12 @@ class Share:
             with path.open("rb") as stream, np.load(stream) as file:
                 moments = Moments(int(file["count"]), file["mean"], file["scatter"])
                 smallest, largest = file["sides"].tolist()
-                return cls(moments, file["done"], (smallest, largest))
+                share = cls(moments, file["done"], (smallest, largest))
+                if not (np.isfinite(moments.mean).all() and np.isfinite(moments.scatter).all()):
+                    raise ValueError("numbers that are not finite")
+                if share.done.dtype != np.bool_ or int(share.done.sum()) != moments.count:
+                    raise ValueError("another number of images than it counts")
+                return share
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise TrainingError(
                 f"{str(path)!r} is damaged; delete it, and its images are judged again"
@@ -199,7 +204,8 @@ def gather(
         TrainingError: an image is damaged, or ``out`` cannot be written.
     """
     folder = out / JOURNAL
-    on_main(process, lambda: claim(folder, {**settings, "judged": pictures.identity()}))
+    judged = {results.CONTENTS: pictures.identity()[results.CONTENTS]}
+    on_main(process, lambda: claim(folder, {**settings, **judged}))
     total, width = len(pictures.names), measure.extractor.width
     missing = np.flatnonzero(~_all(folder, total, width).done).tolist()
     process.wait()  # nobody writes before everybody has read

@@ -15,6 +15,8 @@ from maskrl.errors import RecipeError
 from maskrl.evals.moments import Array
 from maskrl.files import whole
 
+_ROUNDING = 1e-6  # of the largest eigenvalue, what fp32 features may leave below 0
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -38,11 +40,26 @@ def frechet_distance(first: Statistics, second: Statistics) -> float:
     Source: Heusel et al. (arXiv 1706.08500), equation 6; pytorch-fid computes a matrix square root by SciPy instead.
     """
     values, vectors = np.linalg.eigh(first.sigma)
-    root = vectors * np.sqrt(np.maximum(values, 0))
+    root = vectors * np.sqrt(_roundings(values, "the first covariance"))
     shared = np.linalg.eigvalsh(root.T @ second.sigma @ root)
-    trace = np.trace(first.sigma) + np.trace(second.sigma) - 2 * np.sqrt(np.maximum(shared, 0)).sum()
+    trace = (
+        np.trace(first.sigma)
+        + np.trace(second.sigma)
+        - 2 * np.sqrt(_roundings(shared, "the product of the covariances")).sum()
+    )
     apart = first.mu - second.mu
     return max(0.0, float(apart @ apart + trace))
+
+
+def _roundings(values: Array, what: str) -> Array:
+    """Put 0 in the place of eigenvalues that rounding has made negative; refuse those that are.
+
+    Raises:
+        RecipeError: one is: no covariance has such.
+    """
+    if float(values.min()) < -_ROUNDING * max(float(np.abs(values).max()), np.finfo(np.float64).tiny):
+        raise RecipeError(f"{what} has the eigenvalue {float(values.min()):.4g}: it is none of real features")
+    return np.maximum(values, 0)
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
@@ -98,6 +115,11 @@ def read_statistics(path: Path, width: int) -> Statistics:
         )
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise RecipeError(f"{str(path)!r} holds numbers that are not finite")
+    least = float(np.linalg.eigvalsh((sigma + sigma.T) / 2)[0])
+    if least < -_ROUNDING * max(float(np.abs(sigma).max()), np.finfo(np.float64).tiny):
+        raise RecipeError(
+            f"{str(path)!r} holds no covariance as 'sigma': an eigenvalue is {least:.4g}; make it anew"
+        )
     about = _about(str(arrays["maskrl"]), path) if "maskrl" in arrays else None
     return Statistics(mu, sigma, about)
 

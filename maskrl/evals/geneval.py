@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,8 +209,8 @@ def write_report(report: GenEvalReport, folder: Path, provenance: Mapping[str, A
     Raises:
         TrainingError: the folder cannot be written.
     """
-    results.write_rows(folder, [asdict(record) for record in report.records])
-    results.write_result(as_result(report, provenance), folder)
+    digest = results.write_rows(folder, [asdict(record) for record in report.records])
+    results.write_result(replace(as_result(report, provenance), rows_sha256=digest), folder)
 
 
 def as_result(report: GenEvalReport, provenance: Mapping[str, Any]) -> Result:
@@ -242,16 +242,22 @@ def read_report(folder: Path) -> GenEvalReport:
     if saved.evaluation != "geneval":
         raise TrainingError(f"the results in {str(folder)!r} are of {saved.evaluation!r}, not of 'geneval'")
     try:
-        records = tuple(Record(**row) for row in results.read_rows(folder))
+        records = tuple(Record(**row) for row in results.read_rows(folder, saved))
     except TypeError as error:
         raise TrainingError(f"the results in {str(folder)!r} are damaged: {error}") from error
     if len(records) != saved.images:
         raise TrainingError(
             f"the results in {str(folder)!r} are damaged: {len(records)} of {saved.images} rows"
         )
-    return GenEvalReport(
+    report = GenEvalReport(
         summarise(records), records, saved.label, saved.settings, saved.provenance.get("generator")
     )
+    if abs(report.overall - saved.numbers["overall"].mean) > 1e-6:
+        raise TrainingError(
+            f"the results in {str(folder)!r} are damaged: their rows give {report.overall:.6g}, their summary says"
+            f" {saved.numbers['overall'].mean:.6g}; delete that folder, and it is measured again"
+        )
+    return report
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
 from maskrl.evals.generate import paint_pairs
-from maskrl.evals.sameness import differing
+from maskrl.evals.sameness import differing, unknown
 from maskrl.evals.together import Progress, dealt, on_main
 from maskrl.geneval.metadata import metadata_line
 from maskrl.grpo.config import Sampling
@@ -37,6 +37,12 @@ from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt, Stream
 
 SETTINGS = "settings.json"
+_OURS = {
+    "generator": dict,
+    "prompts_sha256": str,
+    "images_per_prompt": int,
+}  # what tells our settings from others
+_PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")  # how a PNG begins and ends
 _FOLDER, _IMAGE = re.compile(r"\d{5,}"), re.compile(r"\d+\.png")
 
 
@@ -55,6 +61,7 @@ class ImageFolder:
     prompts: Sequence[Prompt]
     names: Sequence[Sequence[str]]
     settings: Mapping[str, Any] | None
+    _hashes: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def per_prompt(self) -> int:
@@ -95,15 +102,19 @@ class ImageFolder:
             "images_per_prompt": self.per_prompt,
         }
 
-    def identity(self) -> dict[str, Any]:
-        """Return what tells these images from others of the same prompts: where they lie, when they were written."""
-        return {
-            "folder": str(self.folder.resolve()),
-            "files_sha256": files_digest(self.folder, self._names()),
-        }
+    def hashes(self) -> dict[str, str]:
+        """Return the sha256 of every image's file by its name; each is read once.
 
-    def _names(self) -> list[str]:
-        return [name for names in self.names for name in names]
+        Raises:
+            RecipeError: one is gone.
+        """
+        names = [name for names in self.names for name in names if name not in self._hashes]
+        self._hashes.update((name, files.sha256(self.folder / name)) for name in names)
+        return {name: self._hashes[name] for names in self.names for name in names}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these images from others of the same prompts: what they hold; ``folder`` is for people."""
+        return {"folder": str(self.folder.resolve()), results.CONTENTS: digest_of(self.hashes())}
 
     def read(self, name: str) -> Tensor:
         """Read one image: Float [3, H, W] in [0, 1].
@@ -120,24 +131,27 @@ class ImageFolder:
                     )
                 pixels = np.asarray(image)
         except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut PNG is any of these
-            raise TrainingError(f"{str(path)!r} is no whole PNG: paint it again") from error
+            instead = (
+                "put a whole one in its place" if self.settings is None else "delete it and paint it again"
+            )
+            raise TrainingError(f"{str(path)!r} is no whole PNG: {instead}") from error
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def files_digest(folder: Path, names: Sequence[str]) -> str:
-    """Return the sha256 of files' names, sizes and times of writing; none is opened.
+def digest_of(hashes: Mapping[str, str]) -> str:
+    """Return one sha256 of many files: of their names and theirs."""
+    return files.sha256_text("".join(f"{name} {digest}\n" for name, digest in hashes.items()))
 
-    Raises:
-        TrainingError: one is gone.
-    """
-    digest = hashlib.sha256()
-    for name in names:  # one after the other: 30,000 need no more memory than two
-        try:
-            stat = (folder / name).stat()
-        except OSError as error:
-            raise TrainingError(f"{str(folder / name)!r} is gone: {error.strerror}") from error
-        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a PNG is there from its beginning to its end; one that a full disk cut short is painted again."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(len(_PNG[0]))
+            file.seek(-min(len(_PNG[1]), path.stat().st_size), os.SEEK_END)
+            return (first, file.read()) == _PNG
+    except OSError:
+        return False
 
 
 def image_name(prompt: int, image: int) -> str:
@@ -219,7 +233,7 @@ def paint_folder(
     settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
     on_main(process, lambda: _claim(folder, settings))
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
-    missing = [(p, i) for p, i in every if not (folder / image_name(p, i)).exists()]
+    missing = [(p, i) for p, i in every if not _is_whole(folder / image_name(p, i))]
     process.wait()  # nobody paints before everybody has looked
     for pairs in dealt(missing, len(every), batch, process, progress):
         images = paint_pairs(generator, prompts, pairs, stream, num_steps, sampling)
@@ -231,9 +245,10 @@ def paint_folder(
 
 def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings of a new folder, or check that they are those of the one that is there."""
+    files.clear_leftovers(folder)
     saved = read_settings(folder)
     if saved is None:
-        if folder.is_dir() and any(folder.iterdir()):
+        if not files.is_empty(folder):
             raise RecipeError(
                 f"{str(folder)!r} holds something else than images of this evaluation; choose another --out, or"
                 " score it with --images"
@@ -244,12 +259,17 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
     if different:
         raise RecipeError(
             f"{str(folder)!r} holds images of other settings: they differ in {', '.join(different)}; choose"
-            " another --out"
+            " another --out, or judge them with --images"
+        )
+    if unsure := unknown(settings, saved):
+        raise RecipeError(
+            f"the images in {str(folder)!r} are from before weights were told by their contents, so nobody can say"
+            f" whether these would paint them ({', '.join(unsure)}); choose another --out, or judge them with --images"
         )
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """Return how the images of a folder were painted, or None if nobody says.
+    """Return how the images of a folder were painted, or None if nobody says: another tool's file does not.
 
     Raises:
         TrainingError: what is said is damaged.
@@ -259,11 +279,10 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         saved = json.loads(results.read_text(path))
-    except json.JSONDecodeError as error:
-        raise TrainingError(f"{str(path)!r} is damaged: {error}") from error
-    if not isinstance(saved, dict):
-        raise TrainingError(f"{str(path)!r} is damaged: it holds no JSON object")
-    return saved
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(f"{str(path)!r} is damaged: {error}; delete it to judge what is there") from error
+    is_ours = isinstance(saved, dict) and all(isinstance(saved.get(key), kind) for key, kind in _OURS.items())
+    return saved if is_ours else None
 
 
 def is_official(folder: Path) -> bool:

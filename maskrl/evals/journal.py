@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from maskrl import files
-from maskrl.errors import TrainingError
+from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
 from maskrl.evals.images import ImageFolder
+from maskrl.evals.sameness import differing
 from maskrl.evals.together import Progress, dealt, on_main, together
 from maskrl.grpo.parts import Process
 from maskrl.types import Prompt
@@ -21,6 +23,7 @@ from maskrl.types import Prompt
 Row = Mapping[str, Any]
 Judge = Callable[[Sequence[Tensor], Sequence[Prompt], Sequence[str]], Sequence[Row]]
 JOURNAL = "unfinished"
+_DIGITS = 16  # of a row's sha256, which stands behind it
 
 
 def judge_images(
@@ -38,7 +41,7 @@ def judge_images(
     Args:
         images: what is judged.
         judge: images Float [3, H, W], prompts and names -> a row each, which JSON can hold.
-        settings: of the evaluation; rows of other settings, or of other images, are not gone on with.
+        settings: of the evaluation.
         out: where rows wait until all are there.
         batch: images per call; memory and speed only.
         process: this one; every process returns all rows.
@@ -48,17 +51,17 @@ def judge_images(
         The rows with the key ``filename``, in the order of the images.
 
     Raises:
-        RecipeError: ``out`` holds results of other settings, or of other images.
+        RecipeError: ``out`` holds results, or unfinished rows, of other settings; or results of other images.
         TrainingError: an image is damaged, or ``out`` cannot be written.
     """
-    folder, judged = out / JOURNAL, images.identity()
+    folder, hashes = out / JOURNAL, images.hashes()
 
     def begin() -> None:
-        results.refuse_others(out, settings, judged)
-        claim(folder, {**settings, "judged": judged})
+        results.refuse_others(out, settings, images.identity())
+        claim(folder, settings)
 
     on_main(process, begin)
-    known = {row["filename"]: row for row in _rows(folder)}
+    known = _known(folder, hashes)
     process.wait()  # nobody writes before everybody has read
     own = folder / f"{process.rank}.jsonl"
     _mend(own)
@@ -68,11 +71,12 @@ def judge_images(
 
         def judge_chunk(chunk: Sequence[tuple[Prompt, str]] = chunk) -> None:
             prompts, names = zip(*chunk, strict=True)
-            _append(own, names, judge([images.read(name) for name in names], prompts, names))
+            rows = judge([images.read(name) for name in names], prompts, names)
+            _append(own, [(name, hashes[name]) for name in names], rows)
 
         together(process, judge_chunk if chunk else None)
     process.wait()  # all is there
-    known = {row["filename"]: row for row in _rows(folder)}
+    known = _known(folder, hashes)
     process.wait()  # nobody closes before everybody has read
     return [known[name] for _, name in pairs]
 
@@ -83,24 +87,49 @@ def close(out: Path) -> None:
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Keep what an evaluation of the same settings left, throw away what another did.
+    """Go on with what an evaluation of the same settings left.
 
     Raises:
+        RecipeError: another evaluation left it.
         TrainingError: the place cannot be written.
     """
-    saved, ours = folder / "settings.json", results.to_json(settings)
-    if saved.exists() and results.read_text(saved) == ours:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    files.write_text(saved, ours)
+    saved, ours = folder / "settings.json", json.loads(results.to_json(settings))
+    if saved.exists():
+        try:
+            theirs = json.loads(results.read_text(saved))
+            theirs.pop("judged", None)  # of before rows knew their images
+            different = differing(theirs, ours)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise TrainingError(f"{str(saved)!r} is damaged: {error}; delete {str(folder)!r}") from error
+        if different:
+            raise RecipeError(
+                f"{str(folder)!r} holds what an evaluation of other settings left unfinished: they differ in"
+                f" {', '.join(different)}; finish that one, choose another --out, or delete {str(folder)!r}"
+            )
+    files.write_text(saved, results.to_json(settings))
 
 
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all processes; one that a kill cut short is left out."""
+def _known(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the rows of all processes by image: of those that hold what they held when they were judged.
+
+    A row that a kill cut short, or in which a byte has changed, is as if it had never been written.
+    """
+    known = {}
     for path in sorted(folder.glob("*.jsonl")):
-        for line in results.read_text(path).splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield json.loads(line)
+        for line in path.read_bytes().splitlines():
+            entry = _read(line)
+            if entry is not None and hashes.get(entry["filename"]) == entry["image_sha256"]:
+                known[entry["filename"]] = {"filename": entry["filename"], **entry["row"]}
+    return known
+
+
+def _read(line: bytes) -> dict[str, Any] | None:
+    """Return what a line of the journal says; None if that is not what was written."""
+    text, _, digest = line.rpartition(b"\t")
+    if hashlib.sha256(text).hexdigest()[:_DIGITS].encode() != digest:
+        return None
+    entry: dict[str, Any] = json.loads(text)
+    return entry
 
 
 def _mend(path: Path) -> None:
@@ -110,8 +139,12 @@ def _mend(path: Path) -> None:
         path.write_bytes(whole[: whole.rfind(b"\n") + 1])
 
 
-def _append(path: Path, names: Sequence[str], rows: Sequence[Row]) -> None:
-    lines = [json.dumps({"filename": name, **row}) + "\n" for name, row in zip(names, rows, strict=True)]
+def _append(path: Path, judged: Sequence[tuple[str, str]], rows: Sequence[Row]) -> None:
+    lines = []
+    for (name, digest), row in zip(judged, rows, strict=True):
+        values = {key: value for key, value in row.items() if key != "filename"}
+        text = json.dumps({"filename": name, "image_sha256": digest, "row": values})
+        lines.append(f"{text}\t{files.sha256_text(text)[:_DIGITS]}\n")
     try:
         with path.open("a", encoding="utf-8") as file:
             file.writelines(lines)

@@ -9,8 +9,10 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals.images import ImageFolder, files_digest, is_official, open_folder
+from maskrl.evals import results
+from maskrl.evals.images import ImageFolder, digest_of, is_official, open_folder
 from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt
 
@@ -35,8 +37,9 @@ class Pictures:
     generator: Mapping[str, Any] | None
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells these images from others: where they lie, when they were written."""
-        return {"folder": str(self.folder.resolve()), "files_sha256": files_digest(self.folder, self.names)}
+        """Return what tells these images from others: what they hold; where they lie is for people."""
+        hashes = {name: files.sha256(self.folder / name) for name in self.names}
+        return {"folder": str(self.folder.resolve()), results.CONTENTS: digest_of(hashes)}
 
     def open(self, name: str) -> Image.Image:
         """Read one image, whole, in RGB.

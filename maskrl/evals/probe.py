@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def probe(
         versions=record.versions(),
     )
     if process.rank == 0:
-        results.write_rows(out, rows)
+        result = replace(result, rows_sha256=results.write_rows(out, rows))
         files.write_text(out / REPORT, results.to_json({**asdict(report), "holds": report.holds}))
         results.write_result(result, out)
         close(out)

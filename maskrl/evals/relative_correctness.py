@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from maskrl.errors import RecipeError
-from maskrl.geneval.summary import standard_error
+from maskrl.geneval.summary import influences, standard_error
 from maskrl.geneval.wording import NUMBERS, counted
 from maskrl.types import Stream
 
@@ -197,7 +197,7 @@ def rank_groups(scores: Tensor, correct: Tensor, groups: Sequence[str], stream: 
 
 def _mean(values: Tensor, prompts: Sequence[str]) -> Mean:
     by_prompt = _by_key(values.tolist(), prompts)
-    return Mean(float(values.mean()), standard_error([sum(some) / len(some) for some in by_prompt]))
+    return Mean(float(values.mean()), standard_error(influences(by_prompt)))
 
 
 def _margin(values: Tensor, prompts: Sequence[str], stream: Stream) -> Margin:

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.sameness import differing
-from maskrl.files import write_text
+from maskrl.files import sha256_text, write_text
 
 
 def read_text(path: Path) -> str:
@@ -41,8 +43,8 @@ def _without_nan(value: Any) -> Any:
 class Number:
     """A mean and its standard error, NaN where there is none."""
 
-    mean: float
-    se: float
+    mean: Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    se: Annotated[float, Field(strict=True)]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Result:
         settings: what must be equal in two results that are compared.
         provenance: what was judged: generator, checkpoint, recipe.
         versions: of the packages that can change a number.
+        rows_sha256: of the rows beside it; None where it has none, or is from before they were hashed.
     """
 
     evaluation: str
@@ -66,8 +69,11 @@ class Result:
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     versions: Mapping[str, str]
+    rows_sha256: str | None = None
 
 
+CONTENTS = "contents_sha256"  # of the images that were judged, in their provenance
+_READ = TypeAdapter(Result)
 RESULT, ROWS = "summary.json", "results.jsonl"
 
 
@@ -92,12 +98,18 @@ def read_result(path: Path) -> Result:
         raise RecipeError(f"there are no results in {str(path)!r}: no {RESULT}")
     try:
         saved = json.loads(read_text(file))
-        numbers = {name: Number(**_with_nan(number)) for name, number in saved.pop("numbers").items()}
-        return Result(numbers=numbers, **saved)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(
-            f"the results in {str(file)!r} are damaged, or no evaluation's: {error}"
-        ) from error
+        numbers = {name: _with_nan(number) for name, number in saved.pop("numbers").items()}
+        return _READ.validate_python({**saved, "numbers": numbers})
+    except ValidationError as error:
+        detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"]))
+        raise TrainingError(_damaged(file, f"{where}: {detail['msg']}")) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TrainingError(_damaged(file, repr(error))) from error
+
+
+def _damaged(file: Path, why: str) -> str:
+    return f"the results in {str(file)!r} are damaged, or no evaluation's: {why}"
 
 
 def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str, Any]) -> None:
@@ -106,7 +118,8 @@ def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str
     Args:
         folder: for results.
         settings: of the evaluation.
-        images: which images they are; results of which this is not known are taken for those of the same.
+        images: which they are, as ``ImageFolder.identity`` says; results of which this is not known are taken for those
+            of the same.
 
     Raises:
         RecipeError: the folder holds such results.
@@ -114,45 +127,55 @@ def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str
     if not (folder / RESULT).is_file():
         return
     saved = read_result(folder)
-    if saved.provenance.get("judged", images) != images:
+    judged = saved.provenance.get("judged") or {}
+    if judged.get(CONTENTS, images[CONTENTS]) != images[CONTENTS]:
         raise RecipeError(
-            f"{str(folder)!r} holds results of other images, those in {saved.provenance['judged']['folder']!r};"
-            " choose another --out"
+            f"{str(folder)!r} holds results of other images, or of these as they were before (in"
+            f" {judged.get('folder')!r}); choose another --out, or delete {str(folder / RESULT)!r}"
         )
     different = differing(saved.settings, json.loads(to_json(settings)))
     if different:
         raise RecipeError(
             f"{str(folder)!r} holds results of other settings: they differ in {', '.join(different)}; choose"
-            " another --out"
+            f" another --out, or delete {str(folder / RESULT)!r}"
         )
 
 
-def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``results.jsonl``, a row per image.
+def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write ``results.jsonl``, a row per image; return its sha256, which belongs into the summary beside it.
 
     Raises:
         TrainingError: the folder cannot be written.
     """
-    write_text(folder / ROWS, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    write_text(folder / ROWS, text)
+    return sha256_text(text)
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Read ``results.jsonl``.
+def read_rows(folder: Path, result: Result) -> list[dict[str, Any]]:
+    """Read the ``results.jsonl`` that belongs to a result.
 
     Raises:
-        TrainingError: it is missing or damaged.
+        TrainingError: it is missing or damaged, or not what was written beside that result.
     """
+    text = read_text(folder / ROWS)
+    if result.rows_sha256 not in (None, sha256_text(text)):
+        raise TrainingError(
+            f"{str(folder / ROWS)!r} is not what was written beside its {RESULT}: it was changed; evaluate again, or"
+            f" delete {str(folder)!r}: then it is measured again"
+        )
     try:
-        rows = [json.loads(line) for line in read_text(folder / ROWS).splitlines()]
-    except json.JSONDecodeError as error:
+        rows = [json.loads(line) for line in text.splitlines()]
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"the results in {str(folder / ROWS)!r} are damaged: {error}") from error
     if not all(isinstance(row, dict) and "filename" in row for row in rows):
         raise TrainingError(f"the results in {str(folder / ROWS)!r} are damaged: a row names no image")
     return rows
 
 
-def _with_nan(number: Mapping[str, float | None]) -> dict[str, float]:
-    return {key: math.nan if value is None else value for key, value in number.items()}
+def _with_nan(number: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a number as it was: its standard error may be none, its mean may not."""
+    return {**number, "se": math.nan if number.get("se") is None else number["se"]}
 
 
 def check_comparable(first: Result, second: Result) -> None:

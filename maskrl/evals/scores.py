@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def score_images(
         versions=record.versions(),
     )
     if process.rank == 0:
-        results.write_rows(out, rows)
+        result = replace(result, rows_sha256=results.write_rows(out, rows))
         results.write_result(result, out)
         close(out)
     return result

@@ -123,7 +123,19 @@ def standard_error(values: Sequence[float]) -> float:
     return math.sqrt(sum((value - mean) ** 2 for value in values) / (number - 1) / number)
 
 
+def influences(by_prompt: Sequence[Sequence[float]]) -> list[float]:
+    """Return how far each prompt moves the mean over all images, to first order; the mean over the prompts is 0.
+
+    Prompts are the independent draws, and may have different numbers of images, or none: the mean over images is then
+    the ratio of two sums over prompts.
+    """
+    images = [value for values in by_prompt for value in values]
+    mean = sum(images) / len(images)
+    share = len(by_prompt) / len(images)
+    return [share * sum(value - mean for value in values) for values in by_prompt]
+
+
 def _score(images: Mapping[str, Sequence[bool]]) -> TaskScore:
     every = [correct for prompt in images.values() for correct in prompt]
-    means = [sum(prompt) / len(prompt) for prompt in images.values()]
-    return TaskScore(sum(every) / len(every), standard_error(means), len(images), len(every))
+    error = standard_error(influences(list(images.values())))
+    return TaskScore(sum(every) / len(every), error, len(images), len(every))
