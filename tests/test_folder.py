@@ -139,7 +139,7 @@ def test_a_component_may_move_if_its_contents_are_the_same(toy_recipe, tmp_path)
 
 def test_the_source_of_a_file_plugin_is_kept(toy_recipe, tmp_path):
     start(tmp_path / "run", read_recipe(toy_recipe))
-    copy = tmp_path / "run" / "plugins" / "toy_run.py"
+    (copy,) = (tmp_path / "run" / "plugins").glob("*/toy_run.py")
     assert copy.read_bytes() == Path(__file__).with_name("toy_run.py").read_bytes()
 
 

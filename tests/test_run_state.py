@@ -11,8 +11,10 @@ import pytest
 from toy_run import geneval_prompts
 
 from maskrl import files
+from maskrl.errors import TrainingError
 from maskrl.runtime.checkpoint import listed
 from maskrl.runtime.metrics import is_wall_clock, last_update, read_rows
+from maskrl.training.opening import read_before
 
 TOY = Path(__file__).with_name("toy_run.py")
 
@@ -156,8 +158,8 @@ def test_what_a_run_reads_may_not_change_under_it(cli, world, name):
     assert "the contents of " in result.err
     assert "began: " in result.err
     assert len(result.err.splitlines()) == 1
-    copy = run / "plugins" / name
-    path.write_text(copy.read_text() if copy.exists() else was)  # "put back what was there"
+    copies = list((run / "plugins").glob(f"*/{name}"))
+    path.write_text(copies[0].read_text() if copies else was)  # "put back what was there"
     for module in [m for m in sys.modules if m.startswith("maskrl_local")]:
         del sys.modules[module]
     assert resume(cli, run).code == 0
@@ -229,3 +231,61 @@ def test_old_checkpoints_that_cannot_be_removed_end_nothing(cli, world, monkeypa
     with pytest.warns(UserWarning, match=r"the old checkpoint '.*update_00001' stays: Permission denied"):
         assert resume(cli, run).code == 0
     assert first.exists()
+
+
+def flip(folder):
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**row, "correct": not row["correct"]}) + "\n" for row in rows)
+    (folder / "results.jsonl").write_text(text)
+
+
+def empty(folder):
+    (folder / "summary.json").write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [flip, empty])
+def test_a_base_that_was_changed_is_refused_and_the_advice_works(cli, world, damage):
+    run = half(cli, world)
+    damage(run / "eval" / "before")
+    result = resume(cli, run)
+    assert result.code == 4, result
+    assert len(result.err.splitlines()) == 1
+    assert "delete that folder, and the base is evaluated again" in result.err
+    shutil.rmtree(run / "eval" / "before")
+    assert resume(cli, run).code == 0
+
+
+def test_an_old_record_of_the_base_is_compared_with_its_row(cli, world):
+    run = half(cli, world)
+    rows = (run / "metrics.jsonl").read_text().splitlines()
+    noted = json.loads(rows[0])["geneval"]
+    summary = run / "eval" / "before" / "summary.json"
+    saved = json.loads(summary.read_text())
+    shutil.copytree(run, world.parent / "other")
+    rows[0] = json.dumps({**json.loads(rows[0]), "geneval": noted + 0.5})
+    (world.parent / "other" / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    assert saved["numbers"]["overall"]["mean"] == noted
+    assert read_before(run).overall == noted
+    with pytest.raises(TrainingError, match=rf"say {noted}, metrics.jsonl {noted + 0.5}; delete that folder"):
+        read_before(world.parent / "other")
+
+
+def test_plugins_of_one_name_are_both_kept(cli, world):
+    other = world.parent / "other" / "toy_run.py"
+    other.parent.mkdir()
+    other.write_text((world.parent / "toy_run.py").read_text() + "# another\n")
+    assert begin(cli, world, f"watch.rewards.w={other}:Red", "training.updates=1").code == 0
+    kept = {path.read_text() for path in (world.parent / "run" / "plugins").glob("*/toy_run.py")}
+    assert kept == {other.read_text(), (world.parent / "toy_run.py").read_text()}
+
+
+@pytest.mark.parametrize("change", [{"contents": 3}, {"starts": None}, {"saved": "x"}])
+def test_a_record_that_is_none_is_a_line(cli, world, change):
+    run = half(cli, world)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, **change}))
+    result = resume(cli, run)
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+    assert "restore it, or delete it" in result.err
+    (run / "run.json").unlink()
+    assert resume(cli, run).code == 0

@@ -1,7 +1,8 @@
 """The folder of one run, and whose it is.
 
 It holds ``recipe.toml`` (every default filled in), ``run.json`` (what it read and where, at every start), ``plugins/``
-(the source of components from files), ``metrics.jsonl``, ``samples/``, ``checkpoints/``, ``eval/``.
+(the source of components from files, each beside the first digits of its sha256), ``metrics.jsonl``, ``samples/``,
+``checkpoints/``, ``eval/``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrl import files
+from maskrl.component import Chosen
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.identity import local_sources
 from maskrl.recipe import SECTIONS, Recipe, read_recipe
@@ -105,9 +107,18 @@ def read_record(run: Path) -> dict[str, Any]:
         return nothing
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(_damaged(path, error)) from error
-    if not isinstance(found, dict) or not isinstance(found.get("starts"), list):
+    if not isinstance(found, dict) or not _is_record({**nothing, **found, "starts": found.get("starts")}):
         raise RecipeError(_damaged(path, "it is no record of a run"))
     return {**nothing, **found}
+
+
+def _is_record(found: Mapping[str, Any]) -> bool:
+    contents, saved = found["contents"], found["saved"]
+    return (
+        isinstance(found["starts"], list)
+        and (contents is None or isinstance(contents, dict))
+        and (saved is None or isinstance(saved, int))
+    )
 
 
 def write_record(run: Path, record: Mapping[str, Any]) -> None:
@@ -120,10 +131,13 @@ def _damaged(path: Path, why: object) -> str:
 
 
 def _copy_plugins(folder: Path, recipe: Recipe) -> None:
-    """Keep the source of components that come from files."""
-    for section in SECTIONS:
-        for source in local_sources(getattr(recipe, section)):
-            with files.whole(folder / source.name) as unfinished:
+    """Keep the source of components that come from files, each beside its hash: two may have one name."""
+    judges = [*recipe.watch.rewards.values(), recipe.eval.detector]
+    chosen = [getattr(recipe, section) for section in SECTIONS] + judges
+    for source in (source for one in chosen if isinstance(one, Chosen) for source in local_sources(one)):
+        copy = folder / files.sha256(source)[:12] / source.name
+        if not copy.exists():
+            with files.whole(copy) as unfinished:
                 shutil.copyfile(source, unfinished)
 
 

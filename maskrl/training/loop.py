@@ -15,7 +15,7 @@ from rich.console import Console
 
 from maskrl import files
 from maskrl.errors import TrainingError
-from maskrl.evals.geneval import GenEvalReport, read_report, write_report
+from maskrl.evals.geneval import GenEvalReport, write_report
 from maskrl.evals.together import on_main
 from maskrl.grpo.update import collect, learn
 from maskrl.interfaces import MaskedGenerator
@@ -24,7 +24,7 @@ from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime.folder import begin, check_folder, default_folder, note_saved
 from maskrl.runtime.metrics import MetricsLog
 from maskrl.training.display import Display
-from maskrl.training.opening import about, contents, newest, open_log
+from maskrl.training.opening import about, contents, newest, open_log, read_before
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
@@ -213,7 +213,7 @@ class _Run:
         if self.setup.geneval is None:
             return None
         if self.placement.share((folder / "summary.json").exists()):
-            report = read_report(folder)
+            report = read_before(self.folder)
             self.screen.evaluated("before", report)
         else:
             self.screen.now("evaluating the base model")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from maskrl.errors import TrainingError
+from maskrl.evals.geneval import GenEvalReport, read_report
 from maskrl.evals.together import on_main
 from maskrl.recipe import SECTIONS, Recipe
 from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime import record
 from maskrl.runtime.folder import check_saved
-from maskrl.runtime.metrics import MetricsLog, last_update, rows_of
+from maskrl.runtime.metrics import METRICS, MetricsLog, last_update, read_rows, rows_of
 from maskrl.runtime.placement import Placement
 from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
@@ -50,3 +53,24 @@ def open_log(
     log = MetricsLog(run, kept, recipe.tracking.tensorboard)
     progress.rows, progress.rows_sha256 = log.rows, log.sha256
     return log
+
+
+def read_before(run: Path) -> GenEvalReport:
+    """Read what an earlier start has measured of the base; the row that it wrote then must say the same.
+
+    Raises:
+        TrainingError: the results are damaged, or say something else; the message says what to do.
+    """
+    folder = run / "eval" / "before"
+    try:
+        report = read_report(folder)
+        noted = next((row["geneval"] for row in _rows(run) if row.get("when") == "before"), report.overall)
+        if not math.isclose(report.overall, noted, abs_tol=1e-9):
+            raise TrainingError(f"the results in {str(folder)!r} say {report.overall}, metrics.jsonl {noted}")
+    except TrainingError as error:
+        raise TrainingError(f"{error}; delete that folder, and the base is evaluated again") from error
+    return report
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    return list(read_rows(run)) if (run / METRICS).exists() else []
