@@ -6,11 +6,9 @@ code.
 
 from __future__ import annotations
 
-import sys
 from abc import ABC
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
@@ -29,8 +27,10 @@ from pydantic_core import to_json
 from maskrl import mistakes, registry
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
+from maskrl.paths import PACKAGED
+from maskrl.paths import open_path as open_path  # plugins take it from here
+from maskrl.paths import resolve_path as resolve_path
 
-PACKAGED = "package:"
 TYPED = (
     "\0typed"  # in a component's section: the folder from which paths start that were typed, by their keys
 )
@@ -263,54 +263,7 @@ def needs_of(info: ValidationInfo) -> Needs:
     return needs
 
 
-def resolve_path(value: str, base: Path) -> str:
-    """Turn a path written in a recipe into one that works from anywhere.
-
-    Nothing and ``package:NAME/FOLDER`` (see :func:`open_path`) stay as they are; a path that exists below ``base``, the
-    recipe's folder, becomes absolute; anything else (a hub id, a tag) is returned unchanged.
-
-    Raises:
-        RecipeError: it cannot be a path.
-    """
-    if not value or value.startswith(PACKAGED):
-        return value
-    try:
-        local = base / Path(value).expanduser()
-        return str(local.resolve()) if local.exists() or value.startswith((".", "/", "~")) else value
-    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a null byte
-        raise RecipeError(f"{mistakes.shown(value)} is no path: {_reason(error)}") from error
-
-
 def _settle(value: str) -> str:
     """Make a path absolute that a component would find in the working directory: it is saved as what it was."""
     is_word = "/" not in value and "." not in value  # a tag, whatever lies about
     return value if is_word or value.startswith(PACKAGED) else resolve_path(value, Path())
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).rstrip(".")
-
-
-def open_path(value: str) -> str:
-    """Turn ``package:NAME/FOLDER`` into the folder inside that installed package; return anything else unchanged.
-
-    The package is found and not imported, and not looked for in the working directory.
-
-    Raises:
-        RecipeError: the package is not installed, or has no such folder.
-    """
-    if not value.startswith(PACKAGED):
-        return value
-    package, _, inside = value.removeprefix(PACKAGED).partition("/")
-    first, *below = package.split(".")
-    spec = PathFinder.find_spec(first, [entry for entry in sys.path if entry]) if first else None
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    if not folders:
-        raise RecipeError(f"{value!r} names the package {package!r}, which is not installed")
-    found = Path(folders[0], *below, inside)
-    try:
-        if found.exists():
-            return str(found)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{mistakes.shown(value)} is no path: {_reason(error)}") from error
-    raise RecipeError(f"{value!r}: the package {package!r} holds no {inside!r}")

@@ -81,7 +81,7 @@ def refusal(path, content):
         ("prompts.train", "'/'", "prompts.train: '/' is no file of prompts"),
         ("prompts.train", "'/dev/zero'", "prompts.train: '/dev/zero' is no file of prompts"),
         ("prompts.train", "'~nouser/x'", "prompts.train: '~nouser/x' is no path: "),
-        ("prompts.train", "'" + "x" * 300 + "'", "… is no path: File name too long"),
+        ("prompts.train", "'" + "x" * 300 + "'", "…' is no path: File name too long"),
         ("prompts.column", "3", "prompts.column: input should be a valid string or input should be a valid"),
         ("generator.checkpoint", "'~nouser/x'", "generator.checkpoint: '~nouser/x' is no path: "),
         (
