@@ -1,6 +1,7 @@
 """TensorBoard: groups, pictures, the recipe; and it never stops a run."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,12 @@ def test_pictures_keep_their_size(tmp_path):
     board.close()
     (event,) = EventAccumulator(str(tmp_path / "board")).Reload().Images("sheet")
     assert (event.step, event.width, event.height) == (3, 30, 20)
+
+
+def test_a_resumed_run_shows_every_number_once_and_its_recipe(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    train(read_recipe(copy / "recipe.toml"), copy, resume=True, display=False)
+    seen = EventAccumulator(str(copy / "tensorboard")).Reload()
+    rows = [row for row in read_rows(copy) if "geneval" in row]
+    assert [event.step for event in seen.Scalars("geneval/geneval")] == [row["update"] for row in rows]
+    assert any(name.startswith("recipe") for name in seen.Tags()["tensors"])

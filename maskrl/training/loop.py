@@ -122,7 +122,7 @@ class _Run:
 
     def go(self, checkpoint: checkpoints.Checkpoint | None) -> TrainResult:
         """Measure and paint the base, put the checkpoint's weights in its place, and train on."""
-        if checkpoint is None and self.log is not None and self.log.board is not None:
+        if self.log is not None and self.log.board is not None:
             self.log.board.recipe(self.recipe.to_toml())
         before = self._before(is_new=checkpoint is None)
         self.screen.now("painting the sample prompts")
