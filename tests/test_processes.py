@@ -114,3 +114,26 @@ def test_a_share_of_nothing_is_refused():
     with pytest.raises(RecipeError, match="choose 8"):
         _share(3, 8)
     assert _share(16, 8) == 2
+
+
+UNEQUAL = """
+import torch
+from torch import nn
+from maskrl.runtime.placement import Placement
+
+placement = Placement("cpu")
+a, b, c = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+used = a if placement.rank == 0 else b
+(used * torch.tensor([1.0, 2.0]) * (1 + placement.rank)).sum().backward()
+placement.sum_gradients([a, b, c])
+assert a.grad.tolist() == [1.0, 2.0], a.grad
+assert b.grad.tolist() == [2.0, 4.0], b.grad
+assert c.grad.tolist() == [0.0, 0.0], c.grad
+placement.leave()
+"""
+
+
+def test_gradients_of_different_parameters_are_not_added_to_each_other(tmp_path):
+    (tmp_path / "unequal.py").write_text(UNEQUAL)
+    done = run([*LAUNCH[:-3], str(tmp_path / "unequal.py")], timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

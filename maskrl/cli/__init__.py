@@ -15,6 +15,7 @@ import typer
 
 from maskrl import __version__
 from maskrl.cli import check, eval, plugins, recipe
+from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
 from maskrl.cli.sample import sample
 from maskrl.cli.train import train
@@ -58,12 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: always.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    output = sys.stdout
+    sys.stdout = Sturdy(output)
     try:
         app(arguments)
     except MaskRLError as error:
         for line in str(error).splitlines():
             typer.echo(f"maskrl: {line}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        sys.stdout.flush()
+        sys.stdout = output
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -56,7 +56,8 @@ def learn(parts: Parts, batch: Batch) -> dict[str, float]:
         only its gradient informs. ``skipped`` is 1 if the filter kept no group; then no weight moves.
 
     Raises:
-        TrainingError: a loss or a gradient that is not finite; the weights are then still sound.
+        TrainingError: a loss or a gradient that is not finite: the weights are then still sound; or weights that are
+            not.
 
     Source: eqs. 10-11.
     """
@@ -192,7 +193,20 @@ def _step(parts: Parts, update: int) -> float:
             " if earlier updates were sound, lower the learning rate"
         )
     parts.optimizer.step()
+    _check_weights(parts, params, update)
     return norm
+
+
+def _check_weights(parts: Parts, params: list[Tensor], update: int) -> None:
+    """Stop where a step has left weights that are not finite; they are then nothing to save."""
+    if torch.stack(torch._foreach_norm([p.detach() for p in params], torch.inf)).isfinite().all():
+        return
+    named = {id(parameter): name for name, parameter in parts.generator.module.named_parameters()}
+    wrong = next(p for p in params if not p.isfinite().all())
+    raise TrainingError(
+        f"update {update}: the step has left weights that are not finite in {named.get(id(wrong), 'a parameter')!r}"
+        f" (learning rate {parts.optimizer.param_groups[0]['lr']:g}); lower the learning rate, or the weight decay"
+    )
 
 
 def _summary(parts: Parts, pairs: Pairs, scores: Scores, num_images: int) -> dict[str, float]:

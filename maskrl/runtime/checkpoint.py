@@ -82,9 +82,7 @@ def save(
         unfinished.mkdir(parents=True)
         with asking(generator, OSError, SafetensorError):
             generator.save(str(unfinished / GENERATOR))
-        save_file(
-            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, unfinished / TENSORS
-        )
+        save_file(_apart(tensors), unfinished / TENSORS)
         (unfinished / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
         (unfinished / MANIFEST).write_text(json.dumps(_describe(unfinished), indent=2), encoding="utf-8")
         for path in unfinished.rglob("*"):
@@ -99,6 +97,36 @@ def save(
     for old in listed(checkpoints)[:-keep]:
         _remove(old)
     return final
+
+
+def try_saving(checkpoints: Path, generator: MaskedGenerator) -> None:
+    """Save a generator as a checkpoint would, and throw it away: that it cannot be is known before hours of training.
+
+    Raises:
+        TrainingError: it cannot be saved.
+    """
+    trial = checkpoints / f"trial{files.UNFINISHED}"
+    try:
+        shutil.rmtree(trial, ignore_errors=True)
+        trial.mkdir(parents=True)
+        with asking(generator, OSError, SafetensorError):
+            generator.save(str(trial / GENERATOR))
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise TrainingError(f"this run could not be saved in {str(checkpoints)!r}: {reason}") from error
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU of which no two share memory, as the tables of an 8-bit optimizer do."""
+    apart, seen = {}, set()
+    for key, tensor in tensors.items():
+        copy = tensor.detach().cpu().contiguous()
+        place = copy.untyped_storage().data_ptr()
+        apart[key] = copy.clone() if place in seen else copy
+        seen.add(place)
+    return apart
 
 
 def _remove(old: Path) -> None:

@@ -63,9 +63,15 @@ class Placement:
         return cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up the processes' gradients, in place, ``BUCKET`` numbers at a time."""
+        """Add up the processes' gradients, in place, ``BUCKET`` numbers at a time.
+
+        A parameter that this process has not used counts as 0: all processes add the same parameters, in one order.
+        """
         if self.world_size == 1:
             return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         grads = [p.grad for p in parameters if p.grad is not None]
         for bucket in _buckets(grads):
             summed = self.sum(torch.cat([grad.flatten() for grad in bucket]))

@@ -24,6 +24,7 @@ from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime.folder import begin, check_folder, default_folder, note_saved
 from maskrl.runtime.metrics import MetricsLog
 from maskrl.training.display import Display
+from maskrl.training.failing import out_of_memory, rescuing
 from maskrl.training.opening import about, contents, newest, open_log, read_before
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.schedule import prompts_of
@@ -92,7 +93,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
         console = Console(quiet=not (display and placement.is_main))
         log = stack.enter_context(open_log(recipe, folder, progress, placement))
         screen = stack.enter_context(Display(console, recipe.training.updates, progress.update))
-        stop = stack.enter_context(Stop())
+        stop = stack.enter_context(Stop(is_silent=not placement.is_main))
         for line in said:
             screen.say(line)
         result = _Run(recipe, folder, setup, progress, log, screen, stop).go(checkpoint)
@@ -130,6 +131,8 @@ class _Run:
         if checkpoint is not None:
             restore(checkpoint, self.setup.parts, self.setup.learning_rate)
             self.screen.say(f"continuing from {checkpoint.folder}")
+        if checkpoint is None and self.placement.is_main and not self._is_over():
+            checkpoints.try_saving(self.folder / "checkpoints", self.setup.parts.generator)
         if not self._is_over():
             self.screen.now(
                 f"update {self.progress.update + 1} of {self.recipe.training.updates} is under way"
@@ -166,16 +169,26 @@ class _Run:
             update, self.setup.prompts, self.recipe.training.prompts_per_update, parts.stream
         )
         first = self.placement.rank * self.setup.share
-        try:
-            batch = collect(parts, prompts[first : first + self.setup.share], update)
-            metrics = {**batch.metrics, **learn(parts, batch), **self.setup.watch.look(batch)}
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(_out_of_memory(update, error)) from error
+        with rescuing(parts, self._rescue):
+            try:
+                batch = collect(parts, prompts[first : first + self.setup.share], update)
+                held_out = self.setup.watch.look(
+                    batch
+                )  # before a weight moves: whatever fails, they are sound
+                metrics = {**batch.metrics, **learn(parts, batch), **held_out}
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(out_of_memory(update, error)) from error
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]
         self._row("update", metrics)
         self.screen.update(self.progress.update, metrics, self._budget())
+
+    def _rescue(self) -> None:
+        """Save the updates made before one that has failed."""
+        if self.progress.update > self.saved_at:
+            self._save()
+            self.screen.say(f"the {self.progress.update} updates before are saved")
 
     def _row(self, kind: str, values: Mapping[str, str | float]) -> None:
         if self.log is not None:
@@ -196,6 +209,7 @@ class _Run:
             return
         if self.progress.update > self.saved_at:
             self._save()
+        self.screen.say(f"stopped after update {self.progress.update}; --resume goes on from {self.folder}")
         self.placement.wait()
         self.stop.leave()
 
@@ -274,16 +288,6 @@ class _Run:
         save_before_after(picture, before, after)
         self._show("before_after", picture)
         return picture
-
-
-def _out_of_memory(update: int, error: Exception) -> str:
-    """Say what to change when the device is full, from the cheapest to the dearest."""
-    reason = str(error).partition(". ")[0]
-    return (
-        f"update {update}: the device is out of memory ({reason}); lower training.micro_batch, score_batch or "
-        "rollout_batch, set activation_checkpointing or offload, or train adapters ([lora]); 'maskrl plan' shows what"
-        " a recipe needs"
-    )
 
 
 def eval_row(when: str, report: GenEvalReport) -> dict[str, str | float]:

@@ -1,22 +1,26 @@
-"""SIGINT and SIGTERM wait until the update under way is finished and saved."""
+"""Signals that ask a run to stop wait until the update under way is finished and saved."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from typing import Any, NoReturn, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# of a person, a launcher, a lost terminal, a scheduler
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stop:
-    """Remembers the first SIGINT or SIGTERM for the loop to act on; a second one acts at once.
+    """Remembers the first of ``SIGNALS`` for the loop to act on, and says so; a second one acts at once.
 
     In a thread other than the main one, where Python delivers no signals, it does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_silent: bool = False) -> None:
         self.received: int | None = None
+        self._is_silent = is_silent
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -32,15 +36,18 @@ class Stop:
 
         Raises:
             KeyboardInterrupt: for SIGINT.
-            SystemExit: for SIGTERM, with 143.
+            SystemExit: for the others, with 128 and their number.
         """
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(128 + (self.received or signal.SIGTERM))
 
     def _receive(self, number: int, frame: object) -> None:
         self.received = number
         self._restore()
+        if not self._is_silent:
+            with suppress(OSError):  # whoever sent SIGHUP may have taken the terminal with him
+                os.write(2, b"maskrl: stopping after this update, which is saved; once more stops at once\n")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

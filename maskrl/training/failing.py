@@ -1,0 +1,44 @@
+"""What becomes of a run whose update fails."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from maskrl.grpo.parts import Parts
+
+
+@contextmanager
+def rescuing(parts: Parts, rescue: Callable[[], None]) -> Iterator[None]:
+    """Call ``rescue`` if what is inside fails before it has moved a weight: then all is as it was before the update.
+
+    The filter's history is put back first. After a step of the optimizer there is nothing sound to save: with several
+    steps an update, half of it would be learnt.
+    """
+    history, steps = copy.deepcopy(parts.filter.state_dict()), 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    hook = parts.optimizer.register_step_post_hook(count)
+    try:
+        yield
+    except BaseException:
+        if steps == 0:
+            parts.filter.load_state_dict(history)
+            rescue()
+        raise
+    finally:
+        hook.remove()
+
+
+def out_of_memory(update: int, error: Exception) -> str:
+    """Say what to change when the device is full, from the cheapest to the dearest."""
+    reason = str(error).partition(". ")[0]
+    return (
+        f"update {update}: the device is out of memory ({reason}); lower training.micro_batch, score_batch or "
+        "rollout_batch, set activation_checkpointing or offload, or train adapters ([lora]); 'maskrl plan' shows what"
+        " a recipe needs"
+    )
