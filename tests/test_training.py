@@ -247,11 +247,11 @@ def test_micro_batches_change_nothing(folder):
             assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
 
 
-def test_a_reward_that_is_nan_stops_the_run_and_keeps_its_checkpoint(folder):
+def test_a_reward_that_is_nan_stops_the_run_and_loses_no_update(folder):
     run = folder / "run"
     with pytest.raises(TrainingError, match="nan"):
         train(recipe_of(folder, "reward.after=6"), run, resume=False, display=False)
-    assert [path.name for path in listed(run / "checkpoints")] == ["update_00002"]
+    assert [path.name for path in listed(run / "checkpoints")] == ["update_00002", "update_00003"]
 
 
 def test_an_evaluation_that_cannot_be_is_refused_before_any_work(folder):
