@@ -1,6 +1,7 @@
 """FID over folders: a small extractor in the place of Inception, except where Inception itself is looked at."""
 
 import json
+import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -499,3 +500,21 @@ def test_the_command_with_inception(cli, world, weights):
     result = read_result(world / "few/results/fid")
     assert result.numbers["fid"].mean == pytest.approx(0, abs=1e-3)
     assert result.label == "FID-other (t2ibenchmark)"
+
+
+def test_a_name_that_is_no_text_is_one_line(tmp_path):
+    for name in (b"a.png", b"b.png", b"bad\xff.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / os.fsdecode(name))
+    with pytest.raises(
+        RecipeError, match=r"the file name 'bad\\udcff\.png' in .* is no text in UTF-8: rename it"
+    ):
+        open_pictures(tmp_path, None)
+
+
+@pytest.mark.parametrize("pixels", [1000, 30_000])  # PIL warns of one, and refuses the other
+def test_an_image_of_too_many_pixels_is_one_line(tmp_path, monkeypatch, pixels):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (200, 200)).save(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
+    with pytest.raises(TrainingError, match=r"a\.png' is too large to be read safely: .*; reduce it"):
+        open_pictures(tmp_path, None).open("a.png")

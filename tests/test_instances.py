@@ -31,6 +31,13 @@ def test_sizes_keep_the_proportions(given, resized, padded):
     assert (sizes.given, sizes.resized, sizes.padded) == (given, resized, padded)
 
 
+@pytest.mark.parametrize("size", [(1, 2667), (2667, 1), (1, 1), (3, 9000)])
+def test_a_strip_keeps_a_pixel(size):
+    pixels, sizes = prepare(np.full((*size, 3), 200, dtype=np.uint8))
+    assert min(sizes.resized) >= 1
+    assert pixels.shape[-2:] == sizes.padded
+
+
 def test_an_image_is_resized_padded_with_grey_and_normalised():
     pixels = formula.picture("wide", 30, 47)
     inputs, sizes = prepare(pixels)

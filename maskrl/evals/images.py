@@ -130,6 +130,10 @@ class ImageFolder:
                         f"{str(path)!r} is {image.mode}, not RGB: convert it, all like it alike"
                     )
                 pixels = np.asarray(image)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise TrainingError(
+                f"{str(path)!r} is too large to be read safely: {error}; reduce it"
+            ) from error
         except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut PNG is any of these
             instead = (
                 "put a whole one in its place" if self.settings is None else "delete it and paint it again"

@@ -55,6 +55,10 @@ class Pictures:
                         f"{str(path)!r} is {image.mode}, neither RGB nor grey: convert it, all like it alike"
                     )
                 return image.convert("RGB")
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise TrainingError(
+                f"{str(path)!r} is too large to be read safely: {error}; reduce it"
+            ) from error
         except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut file is any of these
             raise TrainingError(f"{str(path)!r} is no whole image: make it again") from error
 
@@ -78,6 +82,10 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
             raise RecipeError(f"the images in {str(folder)!r} are of other prompts than --prompts has")
     else:
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
+        if unreadable := [name for name in names if not name.isprintable()]:
+            raise RecipeError(
+                f"the file name {unreadable[0]!r} in {str(folder)!r} is no text in UTF-8: rename it"
+            )
         digest = None if prompts is None else prompts_digest(prompts)
         pictures = Pictures(folder, names, {"prompts_sha256": digest, "formats": _formats(names)}, None)
     least = max(2, len(prompts or ()))

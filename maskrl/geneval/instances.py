@@ -37,9 +37,12 @@ class Frame:
 
 
 def frame(height: int, width: int) -> Frame:
-    """Find the sizes: the largest that keeps the proportions and fits; then padded on the right and below."""
+    """Find the sizes: the largest that keeps the proportions and fits; then padded on the right and below.
+
+    A strip so thin that its side would round to 0, where the official code fails, keeps a pixel.
+    """
     scale = min(LONGEST / max(height, width), SHORTEST / min(height, width))
-    resized = int(height * scale + 0.5), int(width * scale + 0.5)
+    resized = max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
     padded = -(-resized[0] // MULTIPLE) * MULTIPLE, -(-resized[1] // MULTIPLE) * MULTIPLE
     return Frame((height, width), resized, padded)
 

@@ -148,3 +148,10 @@ def test_cost_of_the_published_size_needs_no_file():
 def layers(tokens, width):
     """FLOPs of the matrix products in the two layers of a transformer."""
     return 2 * (2 * tokens * width * 12 * width + 4 * tokens**2 * width)
+
+
+@pytest.mark.parametrize("size", [(1, 448), (448, 1), (1, 1)])
+def test_a_strip_keeps_a_pixel(size):
+    prepared = prepare(torch.ones(1, 3, *size), 28, antialias=True)
+    assert prepared.shape == (1, 3, 28, 28)
+    assert prepared.isfinite().all()

@@ -142,7 +142,8 @@ def load_network(model: str, path: Path) -> Any:
 def prepare(images: Tensor, size: int, antialias: bool) -> Tensor:
     """Resize the longer side, put the picture amid black, and normalise: nothing is cropped.
 
-    What bicubic overshoots stays: the package resizes floats.
+    What bicubic overshoots stays: the package resizes floats. A strip so thin that its side would round to 0, where the
+    package fails, keeps a pixel.
 
     Args:
         images: Float [B, 3, H, W] in [0, 1]; rounded to 8 bits.
@@ -154,7 +155,7 @@ def prepare(images: Tensor, size: int, antialias: bool) -> Tensor:
     """
     pixels = (images.float() * 255).round() / 255
     scale = size / max(pixels.shape[-2:])
-    height, width = (round(side * scale) for side in pixels.shape[-2:])
+    height, width = (max(round(side * scale), 1) for side in pixels.shape[-2:])
     pixels = resize(pixels, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=antialias)
     left, top = (size - width) // 2, (size - height) // 2
     pixels = pad(pixels, [left, top, size - width - left, size - height - top])
