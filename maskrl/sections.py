@@ -136,7 +136,8 @@ class TrainingConfig(ComponentConfig):
 
     ``dtype`` bf16 is autocast: weights, log-probabilities and sums stay fp32. ``optimizer`` adamw_8bit keeps its
     moments in 8 bits (package bitsandbytes). ``decay`` says what ``weight_decay`` acts on: all trained weights, or
-    matrices alone, no biases and no norms. ``max_seconds`` stops a run cleanly.
+    matrices alone, no biases and no norms. ``max_seconds`` stops a run cleanly; ``max_skipped`` ends it, as an error,
+    after so many updates in a row that taught nothing (None: that is said, and the run goes on).
 
     ``schedule_updates`` is where ``lr_schedule`` would end (None: with the last of ``updates``): a run may stop before.
     """
@@ -163,6 +164,7 @@ class TrainingConfig(ComponentConfig):
     dtype: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     max_seconds: float | None = Field(default=None, gt=0)
+    max_skipped: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _overlaps(self) -> Self:

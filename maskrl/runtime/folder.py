@@ -31,6 +31,7 @@ FREE = (
         "training.compile",
         "training.device",
         "training.max_seconds",
+        "training.max_skipped",
     ),
     *("eval.batch", "eval.every", "eval.prompts_per_task_during"),
     *("checkpoint.", "tracking.", "watch."),

@@ -149,6 +149,7 @@ def readable(metrics: Mapping[str, float]) -> dict[str, str]:
         "entropy": f"{number('entropy'):.3f} nats",
         "clip fraction": f"{number('clip_fraction'):.2%}",
         "ratio": f"{number('ratio_min'):.3f} to {number('ratio_max'):.3f}",
+        "groups": f"{number('kept_fraction'):.1%} kept{_skipped(metrics)}",
         "resample rate": f"{number('resample_rate'):.1%}",
         "floored fraction": f"{number('floored_fraction'):.2%}",
         "gradient norm": f"{number('grad_norm'):.3g}",
@@ -166,12 +167,17 @@ def line(done: int, updates: int, metrics: Mapping[str, float], left: str) -> st
             f"reward {metrics['reward_mean']:.4f}",
             f"clipped {metrics['clip_fraction']:.1%}",
             f"ratio {metrics['ratio_min']:.3f}-{metrics['ratio_max']:.3f}",
+            f"kept {metrics['kept_fraction']:.0%}{_skipped(metrics)}",
             f"resampled {metrics['resample_rate']:.0%}",
             f"floored {metrics['floored_fraction']:.1%}",
             "seconds " + " + ".join(f"{part:.2f}" for part in seconds),
             f"{left} left",
         )
     )
+
+
+def _skipped(metrics: Mapping[str, float]) -> str:
+    return " (skipped)" if metrics["skipped"] else ""
 
 
 def result_table(before: GenEvalReport, after: GenEvalReport, change: Comparison) -> Table:

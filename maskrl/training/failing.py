@@ -6,7 +6,11 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
+from maskrl.errors import TrainingError
 from maskrl.grpo.parts import Parts
+from maskrl.training.state import Progress
 
 
 @contextmanager
@@ -34,11 +38,19 @@ def rescuing(parts: Parts, rescue: Callable[[], None]) -> Iterator[None]:
         hook.remove()
 
 
-def out_of_memory(update: int, error: Exception) -> str:
-    """Say what to change when the device is full, from the cheapest to the dearest."""
-    reason = str(error).partition(". ")[0]
-    return (
-        f"update {update}: the device is out of memory ({reason}); lower training.micro_batch, score_batch or "
-        "rollout_batch, set activation_checkpointing or offload, or train adapters ([lora]); 'maskrl plan' shows what"
-        " a recipe needs"
-    )
+@contextmanager
+def memory(progress: Progress) -> Iterator[None]:
+    """Say what to change when the device is full, from the cheapest to the dearest.
+
+    Raises:
+        TrainingError: the device is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(". ")[0]
+        raise TrainingError(
+            f"update {progress.update}: the device is out of memory ({reason}); lower training.micro_batch, score_batch"
+            " or rollout_batch, or eval.batch, set activation_checkpointing or offload, or train adapters ([lora]);"
+            " 'maskrl plan' shows what a recipe needs"
+        ) from error

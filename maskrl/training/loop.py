@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-import torch
 from rich.console import Console
 
 from maskrl import files
@@ -24,8 +24,9 @@ from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime.folder import begin, check_folder, default_folder, note_saved
 from maskrl.runtime.metrics import MetricsLog
 from maskrl.training.display import Display
-from maskrl.training.failing import out_of_memory, rescuing
-from maskrl.training.opening import about, contents, newest, open_log, read_before
+from maskrl.training.failing import memory, rescuing
+from maskrl.training.lessons import Lessons
+from maskrl.training.opening import about, contents, eval_row, newest, open_log, read_before
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
@@ -71,7 +72,8 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
     """
     if run is not None:
         check_folder(run, resume)
-    setup = set_up(recipe)
+    with memory(Progress()):
+        setup = set_up(recipe)
     placement = setup.placement
     with ExitStack() as stack:
         said: list[str] = []
@@ -96,7 +98,8 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
         stop = stack.enter_context(Stop(is_silent=not placement.is_main))
         for line in said:
             screen.say(line)
-        result = _Run(recipe, folder, setup, progress, log, screen, stop).go(checkpoint)
+        with memory(progress):
+            result = _Run(recipe, folder, setup, progress, log, screen, stop).go(checkpoint)
     placement.leave()
     return result
 
@@ -120,11 +123,10 @@ class _Run:
         self.recipe, self.folder, self.setup, self.progress = recipe, folder, setup, progress
         self.log, self.screen, self.stop, self.placement = log, screen, stop, setup.placement
         self.saved_at = progress.update
+        self.lessons = Lessons(recipe.filter.name, recipe.training.max_skipped)
 
     def go(self, checkpoint: checkpoints.Checkpoint | None) -> TrainResult:
         """Measure and paint the base, put the checkpoint's weights in its place, and train on."""
-        if self.log is not None and self.log.board is not None:
-            self.log.board.recipe(self.recipe.to_toml())
         before = self._before(is_new=checkpoint is None)
         self.screen.now("painting the sample prompts")
         painted = self._paint("before")
@@ -134,11 +136,12 @@ class _Run:
         if checkpoint is None and self.placement.is_main and not self._is_over():
             checkpoints.try_saving(self.folder / "checkpoints", self.setup.parts.generator)
         if not self._is_over():
-            self.screen.now(
-                f"update {self.progress.update + 1} of {self.recipe.training.updates} is under way"
-            )
+            of = self.recipe.training.updates
+            self.screen.now(f"update {self.progress.update + 1} of {of} is under way")
         while not self._is_over():
-            self._look()
+            # as it is now: the row of an evaluation that fails later is written again when the run is resumed
+            with rescuing(self.setup.parts, partial(self._rescue, replace(self.progress))):
+                self._look()
             self._update()
             if self._due(self.recipe.checkpoint.every) or self._is_over():
                 self._save()
@@ -169,23 +172,30 @@ class _Run:
             update, self.setup.prompts, self.recipe.training.prompts_per_update, parts.stream
         )
         first = self.placement.rank * self.setup.share
-        with rescuing(parts, self._rescue):
-            try:
-                batch = collect(parts, prompts[first : first + self.setup.share], update)
-                held_out = self.setup.watch.look(
-                    batch
-                )  # before a weight moves: whatever fails, they are sound
-                metrics = {**batch.metrics, **learn(parts, batch), **held_out}
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(out_of_memory(update, error)) from error
+        with rescuing(parts, partial(self._rescue, self.progress)):
+            batch = collect(parts, prompts[first : first + self.setup.share], update)
+            held_out = self.setup.watch.look(batch)  # may fail: before a weight moves
+            metrics = {**batch.metrics, **learn(parts, batch), **held_out}
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]
         self._row("update", metrics)
         self.screen.update(self.progress.update, metrics, self._budget())
+        self._heed(metrics)
 
-    def _rescue(self) -> None:
-        """Save the updates made before one that has failed."""
+    def _heed(self, metrics: Mapping[str, float]) -> None:
+        """Say so where updates teach nothing, and end the run if the recipe wants that."""
+        if said := self.lessons.note(metrics):
+            self.screen.say(said)
+        if self.lessons.are_over:
+            self._save()
+            raise TrainingError(
+                f"update {self.progress.update}: {self.lessons.verdict} (training.max_skipped)"
+            )
+
+    def _rescue(self, sound: Progress) -> None:
+        """Save the updates made before one that has failed, and before what looks at them."""
+        self.progress = sound
         if self.progress.update > self.saved_at:
             self._save()
             self.screen.say(f"the {self.progress.update} updates before are saved")
@@ -288,9 +298,3 @@ class _Run:
         save_before_after(picture, before, after)
         self._show("before_after", picture)
         return picture
-
-
-def eval_row(when: str, report: GenEvalReport) -> dict[str, str | float]:
-    """Return what ``metrics.jsonl`` says of an evaluation."""
-    tasks = {f"geneval_{task}": score.mean for task, score in report.tasks.items()}
-    return {"when": when, "geneval": report.overall, "geneval_se": report.overall_se, **tasks}

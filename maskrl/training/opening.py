@@ -52,6 +52,8 @@ def open_log(
         return nullcontext()
     log = MetricsLog(run, kept, recipe.tracking.tensorboard)
     progress.rows, progress.rows_sha256 = log.rows, log.sha256
+    if log.board is not None:
+        log.board.recipe(recipe.to_toml())
     return log
 
 
@@ -74,3 +76,9 @@ def read_before(run: Path) -> GenEvalReport:
 
 def _rows(run: Path) -> list[dict[str, Any]]:
     return list(read_rows(run)) if (run / METRICS).exists() else []
+
+
+def eval_row(when: str, report: GenEvalReport) -> dict[str, str | float]:
+    """Return what ``metrics.jsonl`` says of an evaluation."""
+    tasks = {f"geneval_{task}": score.mean for task, score in report.tasks.items()}
+    return {"when": when, "geneval": report.overall, "geneval_se": report.overall_se, **tasks}
