@@ -332,6 +332,7 @@ SHOWN = ("reward_mean", "reward_std", "clip_fraction", "ratio_min", "ratio_max",
 MORE = ("floored_fraction", "grad_norm", "entropy", "diversity_tokens", "diversity_pixels")
 METRICS = dict.fromkeys((*SHOWN, *MORE), 0.25)
 METRICS |= {f"seconds_{part}": 2.0 for part in ("rollout", "reward", "update", "total")}
+METRICS |= {"kept_fraction": 0.75, "skipped": 0.0}
 
 
 def test_the_panel_and_the_lines_show_the_numbers(capsys):
@@ -344,6 +345,7 @@ def test_the_panel_and_the_lines_show_the_numbers(capsys):
         assert "0.2500" in shown
         assert "1 min 3" in shown
         assert ("resample rate" in shown) == terminal
+        assert ("75.0% kept" if terminal else "kept 75%") in shown
 
 
 def test_numbers_for_people():
