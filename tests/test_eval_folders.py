@@ -313,7 +313,6 @@ def cut(path):
         (lambda f: (f / "00003/metadata.jsonl").write_text('{"tag": "colors"}'), "no metadata of GenEval's"),
         (lambda f: (f / "00003/samples/00001.png").unlink(), "00003' has 3 images and others have 4"),
         (lambda f: shutil.rmtree(f / "00003/samples"), "00003' has 0 images and others have 4"),
-        (lambda f: (f / "00003/samples/00001.png").rename(f / "00003/samples/a.jpg"), "a.jpg' is no image"),
         (lambda f: cut(f / "00003/samples/00001.png"), "00001.png' is no whole PNG"),
         (lambda f: (f / "00003/samples/00001.png").write_text("no image"), "00001.png' is no whole PNG"),
         (lambda f: resave(f / "00003/samples/00001.png", "RGBA"), "00001.png' is RGBA, not RGB"),
@@ -479,3 +478,58 @@ def test_the_command_shows_the_papers_rows_beside_genevals(folder, tmp_path, cli
     assert shown.code == 0, shown.err
     for part in ("0.53", "0.73", "+0.000", "overall"):
         assert part in shown.out
+
+
+# what other tools leave
+
+
+def renamed(folder, tmp_path, name):
+    """A copy of a folder in which prompt i lies in ``name(i)``."""
+    for i, place in enumerate(sorted(folder.glob("0*"))):
+        shutil.copytree(place, tmp_path / "other" / name(i))
+    return tmp_path / "other"
+
+
+@pytest.mark.parametrize("name", ["{}", "{:04d}", "{:05d}", "{:012d}"])
+def test_folders_of_any_digits_are_in_the_order_of_their_numbers(folder, tmp_path, name):
+    found = open_folder(renamed(folder, tmp_path, name.format))
+    assert [prompt.text for prompt in found.prompts] == [
+        prompt.text for prompt in open_folder(folder).prompts
+    ]
+
+
+def test_images_are_in_the_order_of_their_numbers(folder):
+    (folder / "settings.json").unlink()
+    for place in folder.glob("0*"):
+        for i in range(4, 12):
+            shutil.copy(place / "samples/00000.png", place / "samples" / f"{i}.png")
+    names = open_folder(folder).names[0]
+    assert [int(Path(name).stem) for name in names] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", "._00000.png", "Thumbs.db", "grid.png", "00000.png.0123abcd.unfinished"]
+)
+def test_what_is_called_otherwise_is_not_looked_at(folder, tmp_path, name):
+    for place in folder.glob("0*"):
+        (place / "samples" / name).write_bytes(b"")
+    (folder / name).write_bytes(b"")
+    assert judge(folder, tmp_path / "out").records == run().records
+
+
+@pytest.mark.parametrize("ending", [".PNG", ".jpg", ".JPEG"])
+def test_other_endings_are_read(folder, ending):
+    for path in folder.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(ending), format="PNG" if ending == ".PNG" else "JPEG")
+        path.unlink()
+    found = open_folder(folder)
+    assert found.per_prompt == 4
+    assert found.read(found.names[0][0]).shape == (3, 12, 12)
+
+
+def test_a_photograph_is_turned_as_it_is_to_be_shown(folder):
+    path = folder / "00000/samples/00000.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("RGB", (12, 8)).save(path, exif=exif)
+    assert open_folder(folder).read("00000/samples/00000.png").shape == (3, 12, 8)

@@ -518,3 +518,12 @@ def test_an_image_of_too_many_pixels_is_one_line(tmp_path, monkeypatch, pixels):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
     with pytest.raises(TrainingError, match=r"a\.png' is too large to be read safely: .*; reduce it"):
         open_pictures(tmp_path, None).open("a.png")
+
+
+def test_formats_are_told_by_contents(tmp_path):
+    image = Image.new("RGB", (20, 20))
+    image.save(tmp_path / "a.png", format="JPEG")
+    image.save(tmp_path / "b.jfif", format="JPEG")
+    assert open_pictures(tmp_path, None).comparable["formats"] == ["jpeg"]
+    image.save(tmp_path / "c.jpg", format="PNG")
+    assert open_pictures(tmp_path, None).comparable["formats"] == ["jpeg", "png"]

@@ -12,14 +12,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from maskrl import files
@@ -43,7 +43,8 @@ _OURS = {
     "images_per_prompt": int,
 }  # what tells our settings from others
 _PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")  # how a PNG begins and ends
-_FOLDER, _IMAGE = re.compile(r"\d{5,}"), re.compile(r"\d+\.png")
+# The official evaluator takes folders of any digits and skips what is called otherwise; we take JPEG files too.
+_FOLDER, _IMAGE = re.compile(r"[0-9]+"), re.compile(r"[0-9]+\.(png|jpe?g)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ class ImageFolder:
                     raise TrainingError(
                         f"{str(path)!r} is {image.mode}, not RGB: convert it, all like it alike"
                     )
-                pixels = np.asarray(image)
+                pixels = np.asarray(
+                    ImageOps.exif_transpose(image)
+                )  # turned as it is to be shown, as officially
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise TrainingError(
                 f"{str(path)!r} is too large to be read safely: {error}; reduce it"
@@ -297,13 +300,16 @@ def is_official(folder: Path) -> bool:
 def open_folder(folder: Path) -> ImageFolder:
     """Look through a folder in the official layout, whoever made it; no image is opened yet.
 
+    Folders and images are in the order of their numbers; what is called otherwise is not looked at, as officially.
+
     Raises:
-        RecipeError: there is no such folder, a prompt has no metadata or fewer images than the others, or something is
-            called what no image is called.
+        RecipeError: there is no such folder, or a prompt has no metadata or fewer images than the others.
     """
     if not folder.is_dir():
         raise RecipeError(f"there is no image folder {str(folder)!r}")
-    places = sorted(path for path in folder.iterdir() if path.is_dir() and _FOLDER.fullmatch(path.name))
+    places = sorted(
+        (path for path in folder.iterdir() if path.is_dir() and _FOLDER.fullmatch(path.name)), key=_number
+    )
     if not places:
         raise RecipeError(f"{str(folder)!r} holds no images in GenEval's layout: 00000/samples/00000.png")
     prompts = [_read_prompt(place / "metadata.jsonl") for place in places]
@@ -348,12 +354,12 @@ def _read_prompt(path: Path) -> Prompt:
     return Prompt(text, record)
 
 
-def _images(samples: Path) -> Iterator[str]:
-    if not samples.is_dir():
-        return
-    for path in sorted(samples.iterdir()):
-        if path.suffix == ".tmp":  # of a painter that was killed
-            continue
-        if not _IMAGE.fullmatch(path.name):
-            raise RecipeError(f"{str(path)!r} is no image of GenEval's layout: those are called 00000.png")
-        yield path.name
+def _images(samples: Path) -> list[str]:
+    found = samples.iterdir() if samples.is_dir() else ()
+    images = (path for path in found if _IMAGE.fullmatch(path.name) and path.is_file())
+    return [path.name for path in sorted(images, key=_number)]
+
+
+def _number(path: Path) -> tuple[int, str]:
+    """Sort by number; names of one number, 5 and 05, by text."""
+    return int(path.name.partition(".")[0]), path.name

@@ -16,7 +16,11 @@ from maskrl.evals.images import ImageFolder, digest_of, is_official, open_folder
 from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt
 
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg"}
+_BEGINNINGS = {
+    b"\x89PNG": "png",
+    b"\xff\xd8": "jpeg",
+}  # what files of a format begin with, whatever they are called
 _MODES = ("RGB", "L")  # a grey photograph in colours is the same photograph
 
 
@@ -87,7 +91,9 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
                 f"the file name {unreadable[0]!r} in {str(folder)!r} is no text in UTF-8: rename it"
             )
         digest = None if prompts is None else prompts_digest(prompts)
-        pictures = Pictures(folder, names, {"prompts_sha256": digest, "formats": _formats(names)}, None)
+        pictures = Pictures(
+            folder, names, {"prompts_sha256": digest, "formats": _formats(folder, names)}, None
+        )
     least = max(2, len(prompts or ()))
     if len(pictures.names) < least:
         what = f"{least} prompts need as many" if prompts else "a covariance needs two"
@@ -98,9 +104,20 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
 def of_prompts(images: ImageFolder) -> Pictures:
     """Return the images of a folder in GenEval's layout."""
     names = [name for _, name in images.pairs()]
-    comparable = {**images.comparable(), "formats": _formats(names)}
+    comparable = {**images.comparable(), "formats": _formats(images.folder, names)}
     return Pictures(images.folder, names, comparable, images.generator)
 
 
-def _formats(names: Sequence[str]) -> list[str]:
-    return sorted({_FORMATS[Path(name).suffix.lower()] for name in names})
+def _formats(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the formats that files have, not the ones that they are called after: JPEG moves an FID."""
+    return sorted({_format(folder / name) for name in names})
+
+
+def _format(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(4)
+    except OSError:
+        beginning = b""
+    known = (name for first, name in _BEGINNINGS.items() if beginning.startswith(first))
+    return next(known, _FORMATS.get(path.suffix.lower(), "other"))
