@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from toy_run import geneval_prompts
 
 from maskrl.errors import RecipeError
 from maskrl.recipe import read_recipe
+from maskrl.runtime.checkpoint import listed
 from maskrl.training.loop import train
 
 LAUNCH = [
@@ -137,3 +139,39 @@ def test_gradients_of_different_parameters_are_not_added_to_each_other(tmp_path)
     (tmp_path / "unequal.py").write_text(UNEQUAL)
     done = run([*LAUNCH[:-3], str(tmp_path / "unequal.py")], timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+PATIENT = """
+import torch
+from torch import distributed
+from maskrl.runtime.placement import PATIENCE, Placement
+
+placement = Placement("cpu")
+group = distributed.group.WORLD
+assert group._get_backend(torch.device("cpu")).options._timeout == PATIENCE
+placement.leave()
+"""
+
+
+def test_processes_wait_for_hours_while_the_main_one_saves(tmp_path):
+    (tmp_path / "patient.py").write_text(PATIENT)
+    done = run([*LAUNCH[:-3], str(tmp_path / "patient.py")], timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_on_one_process_saves_the_updates_of_all_and_is_a_line_on_each(toy_recipe, tmp_path, rank):
+    (tmp_path / "fails.py").write_text(
+        f"import os, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport toy_run\n"
+        "class Fails(toy_run.Red):\n    def score(self, images, prompts):\n"
+        "        scores = super().score(images, prompts)\n"
+        f"        if self.calls == 4 and os.environ['RANK'] == '{rank}':\n"
+        "            raise ConnectionError('the judge is away')\n        return scores\n"
+    )
+    changes = ("reward.name=fails.py:Fails", "training.updates=6", "checkpoint.every=100")
+    done = launch(tmp_path, "train", "--recipe", str(toy_recipe), "--run", "run", *settings(*changes))
+    assert done.returncode != 0
+    assert [path.name for path in listed(tmp_path / "run/checkpoints")] == ["update_00003"]
+    ours = [row for row in done.stderr.splitlines() if row.startswith("maskrl: ")]
+    assert any("the reward 'Fails' raised ConnectionError: the judge is away" in row for row in ours)
+    assert "maskrl/cli/__init__.py" not in done.stderr, done.stderr  # no traceback of ours

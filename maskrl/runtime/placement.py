@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, TrainingError
 from maskrl.interfaces import Detector, MaskedGenerator, RewardModel
 
 T = TypeVar("T")
 BUCKET = 2**26  # gradients that travel together
+PATIENCE = timedelta(
+    hours=6
+)  # the others wait while the main process saves, to a slow disk too; dead ones are ended
 
 
 class Placement:
@@ -35,7 +40,10 @@ class Placement:
                 "training.device = 'cuda', but PyTorch finds no CUDA device here; choose 'cpu' or 'auto'"
             )
         # without cpu=True every rank of a CPU launch would believe that it is the only one
-        self.accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+        self.accelerator = Accelerator(
+            cpu=device == "cpu" or not torch.cuda.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         assert self.world_size == launched, f"accelerate sees {self.world_size} of {launched} processes"
 
@@ -56,11 +64,13 @@ class Placement:
 
     def gather(self, values: Tensor) -> Tensor:
         """Concatenate along dim 0 in rank order."""
-        return cast(Tensor, self.accelerator.gather(values))
+        with self._together():
+            return cast(Tensor, self.accelerator.gather(values))
 
     def sum(self, value: Tensor) -> Tensor:
         """Add up over the processes."""
-        return cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
+        with self._together():
+            return cast(Tensor, self.accelerator.reduce(value, reduction="sum"))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the processes' gradients, in place, ``BUCKET`` numbers at a time.
@@ -89,20 +99,40 @@ class Placement:
 
     def gather_objects(self, values: Sequence[T]) -> list[T]:
         """Concatenate lists of plain objects in rank order."""
-        return list(gather_object(list(values)))
+        with self._together():
+            return list(gather_object(list(values)))
 
     def share(self, value: T) -> T:
         """Return the main process's value on every process."""
-        return cast(T, broadcast_object_list([value])[0])
+        with self._together():
+            return cast(T, broadcast_object_list([value])[0])
 
     def wait(self) -> None:
         """Wait until every process is here."""
-        self.accelerator.wait_for_everyone()
+        with self._together():
+            self.accelerator.wait_for_everyone()
 
     def leave(self) -> None:
         """Leave the other processes, after the last thing done together; all leave at one time."""
         self.wait()
         self.accelerator.end_training()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Do something that needs every process.
+
+        Raises:
+            TrainingError: one is not there any more.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world_size == 1 or isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).partition("\n")[0]
+            raise TrainingError(
+                f"process {self.rank} cannot go on: another one has ended, whose message says why ({reason})"
+            ) from error
 
     def place(self, generator: MaskedGenerator, reward: RewardModel, offload: bool = False) -> None:
         """Move every network to the device; only the generator's ``module`` keeps its gradients.
