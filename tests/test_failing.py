@@ -236,3 +236,45 @@ def test_what_ascii_cannot_say_is_replaced(tmp_path):
     with (tmp_path / "out").open("w", encoding="ascii") as stream:
         Sturdy(stream).write("0.354 ± 0.014")
     assert (tmp_path / "out").read_text() == "0.354 ? 0.014"
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "--recipe", "toy.toml", "--run", LONG), "File name too long"),
+        (("train", "--recipe", LONG), "File name too long"),
+        (("train", "--run", LONG, "--resume"), "File name too long"),
+        (("eval", "geneval", "--run", LONG), "File name too long"),
+        (("train", "--recipe", "toy.toml", "--run", "circle/run"), "Too many levels of symbolic links"),
+        (("train", "--recipe", "toy.toml", "--run", "toy.toml/run"), "Not a directory"),
+    ],
+)
+def test_what_the_system_says_of_a_path_is_a_line(cli, toy_recipe, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "circle").symlink_to("circle")
+    result = cli(*arguments)
+    assert result.code in (2, 4)
+    assert said in result.err
+    assert result.err.startswith("maskrl: ")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_an_error_of_the_system_that_is_of_no_path_stays_a_bug(monkeypatch):
+    import maskrl.cli as command_line
+
+    def broken(arguments):
+        raise OSError("of nothing")
+
+    monkeypatch.setattr(command_line, "app", broken)
+    with pytest.raises(OSError, match="of nothing"):
+        command_line.main([])
+
+
+def test_a_run_stays_where_it_began_when_a_component_changes_the_folder(cli, world, monkeypatch):
+    monkeypatch.chdir(world.parent)
+    settings = ["--set=reward.at=2", "--set=reward.how='os.chdir(\"/\")'"]
+    assert cli("train", "--recipe", world, "--run", "here", *settings).code == 0
+    assert [path.name for path in listed(world.parent / "here/checkpoints")][-1] == "update_00006"

@@ -1,7 +1,7 @@
 """The command line: one file a command, and nothing heavy is imported before a command needs it.
 
 Exit codes: 0; 1 a bug of ours; 2 what the user wrote is wrong; 3 a broken plugin; 4 a run or an evaluation
-that cannot go on; 130 and 143 on SIGINT and SIGTERM.
+that cannot go on, or the system refuses a path; 128 and its number on a signal (130: SIGINT, 143: SIGTERM).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
 from maskrl.cli.sample import sample
 from maskrl.cli.train import train
-from maskrl.errors import MaskRLError
+from maskrl.errors import MaskRLError, TrainingError
 
 app = typer.Typer(
     help="Reinforcement learning for text-to-image models that paint by unmasking tokens.",
@@ -55,6 +55,8 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an error raised on purpose becomes a line, anything else keeps its traceback.
 
+    A line too is what the system says of a path (its name is too long, its links lead in a circle).
+
     Raises:
         SystemExit: always.
     """
@@ -67,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in str(error).splitlines():
             typer.echo(f"maskrl: {line}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        typer.echo(f"maskrl: {str(error.filename)!r}: {error.strerror}", err=True)
+        sys.exit(TrainingError.exit_code)
     finally:
         sys.stdout.flush()
         sys.stdout = output

@@ -80,7 +80,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
 
         def open_run() -> None:
             folder = run or files.make_new(default_folder(name, datetime.now()))
-            folder = folder.resolve()  # a component may change the current folder
+            folder = folder.absolute()  # a component may change the current folder
             stack.enter_context(files.owned(folder))
             check_folder(folder, resume)
             said.extend(begin(folder, recipe, contents(recipe, setup), about(recipe, setup)))
