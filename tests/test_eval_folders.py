@@ -473,7 +473,9 @@ def test_the_command_shows_the_papers_rows_beside_genevals(folder, tmp_path, cli
     for name in "ab":
         write_report(judge(folder, tmp_path / name), tmp_path / name, {})
         saved = json.loads((tmp_path / name / "summary.json").read_text())
-        (tmp_path / name / "summary.json").write_text(json.dumps({**saved, "label": "GenEval"}))
+        (tmp_path / name / "summary.json").write_text(
+            json.dumps({**saved, "label": "GenEval", "images": 553 * 4})
+        )
     shown = cli("eval", "compare", tmp_path / "a", tmp_path / "b")
     assert shown.code == 0, shown.err
     for part in ("0.53", "0.73", "+0.000", "overall"):

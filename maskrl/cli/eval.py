@@ -160,15 +160,15 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another, of the same evaluation.")],
 ) -> None:
     """Print the difference of two results with its uncertainty, and papers' rows beside it."""
-    from rich.console import Console
     from rich.table import Table
 
-    from maskrl.evals.comparison import PUBLISHED, compare_files
+    from maskrl.evals.comparison import compare_files, published
+    from maskrl.training.tables import print_table
 
     before, _, lines = compare_files(first, second)
-    papers = PUBLISHED.get((before.evaluation, before.label), ())
+    papers = published(before)
     table = Table()
-    for heading in (before.label, str(first), str(second), "difference", *(paper.name for paper in papers)):
+    for heading in (before.label, *_apart(first, second), "difference", *(paper.name for paper in papers)):
         table.add_column(heading, justify="left" if heading == before.label else "right")
     for line in lines:
         values = (_number(line.first), _number(line.second), _number(line.difference, sign=True))
@@ -176,9 +176,18 @@ def compare(
             f"{paper.numbers[line.name]:.2f}" if line.name in paper.numbers else "" for paper in papers
         )
         table.add_row(line.name, *values, *reported)
-    Console().print(table)
+    print_table(table)
     if papers:
         typer.echo("the papers' rows: other images, and where they were not measured alike, not comparable")
+
+
+def _apart(first: Path, second: Path) -> tuple[str, str]:
+    """Return what two paths are told apart by: without the folders that both begin with."""
+    ours, theirs = first.parts, second.parts
+    same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+    if same is None:
+        return str(first), str(second)
+    return str(Path(*ours[same:])), str(Path(*theirs[same:]))
 
 
 def _score(

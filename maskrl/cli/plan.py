@@ -35,16 +35,16 @@ def plan(
 ) -> None:
     """Say what a recipe needs, in memory and time, without loading weights."""
     import torch
-    from rich.console import Console
 
     from maskrl.training.plan import check_processes, device_memory, matmul_rate
     from maskrl.training.plan import plan as make_plan
+    from maskrl.training.tables import print_table
 
     chosen = open_source(recipe, None, None, overrides or (), ("generators", "rewards", "reducers"))
     check_processes(chosen, processes)
     made = make_plan(chosen, text_tokens, processes)
     typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")
-    Console().print(_memory_table(made))
+    print_table(_memory_table(made))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if rate is None:
         dtype = torch.bfloat16 if chosen.training.dtype == "bf16" else torch.float32
@@ -52,7 +52,7 @@ def plan(
     else:
         flops, where = rate * 1e12, "as given"
     typer.echo(f"{flops / 1e12:.3g} TFLOP/s {where}; {efficiency:.0%} of that are assumed")
-    Console().print(_time_table(made, flops * efficiency, processes))
+    print_table(_time_table(made, flops * efficiency, processes))
     typer.echo(_whole_run(made, flops * efficiency, processes))
     limit = memory * GIB if memory is not None else device_memory(device)
     if limit is not None and made.peak > limit:

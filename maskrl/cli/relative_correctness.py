@@ -91,8 +91,9 @@ def relative_correctness(
 
 
 def _print(report: RelativeCorrectness, label: str, images: int) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from maskrl.training.tables import plain_console, print_table
 
     table = Table(title=f"{label}, {report.pooled.images} right images of {images}", title_justify="left")
     for heading in (
@@ -112,8 +113,8 @@ def _print(report: RelativeCorrectness, label: str, images: int) -> None:
     rows |= {"all": report.pooled, "other classes": report.control, "difference": report.beyond_text}
     for name, row in rows.items():
         table.add_row(name, *_cells(row))
-    console = Console()
-    console.print(table)
+    console = plain_console()
+    print_table(table)
     ranking = report.ranking
     console.print(
         f"right above wrong within a group: {ranking.auc:.3f} [{ranking.low:.3f}, {ranking.high:.3f}],"
@@ -133,4 +134,4 @@ def _cells(row: Row) -> list[str]:
 
 
 def _margin(margin: Margin) -> tuple[str, str]:
-    return f"{margin.mean:+.3f} \\[{margin.low:+.3f}, {margin.high:+.3f}]", f"{margin.wins:.0%}"
+    return f"{margin.mean:+.3f} [{margin.low:+.3f}, {margin.high:+.3f}]", f"{margin.wins:.0%}"

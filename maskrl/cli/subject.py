@@ -220,13 +220,14 @@ def show_progress(placement: Placement, what: str) -> Iterator[Show]:
 
 def print_result(result: Result, out: Path) -> None:
     """Print every number of a result."""
-    from rich.console import Console
     from rich.table import Table
+
+    from maskrl.training.tables import print_table
 
     table = Table(title=f"{result.label}, {result.images} images", title_justify="left")
     for heading in ("", "score", "standard error"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, number in result.numbers.items():
         table.add_row(name, f"{number.mean:.3f}", "" if math.isnan(number.se) else f"{number.se:.3f}")
-    Console().print(table)
+    print_table(table)
     typer.echo(f"results: {out}")

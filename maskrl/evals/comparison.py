@@ -16,6 +16,7 @@ from typing import Any
 from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.results import Number, Result
+from maskrl.geneval.official_prompts import OFFICIAL_IMAGES
 from maskrl.geneval.scoring import TASKS
 from maskrl.geneval.summary import influences, standard_error
 
@@ -62,6 +63,13 @@ PUBLISHED: dict[tuple[str, str], tuple[Published, ...]] = {
         Published("Show-o + Mask-GRPO", {"mean": 1.23}),
     ),
 }
+
+
+def published(result: Result) -> tuple[Published, ...]:
+    """Return what papers report of what a result measured: of GenEval, only of all its prompts, four images each."""
+    if result.evaluation == "geneval" and result.images != OFFICIAL_IMAGES:
+        return ()
+    return PUBLISHED.get((result.evaluation, result.label), ())
 
 
 def compare_files(first: Path, second: Path) -> tuple[Result, Result, list[Line]]:

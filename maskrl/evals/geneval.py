@@ -30,6 +30,7 @@ from maskrl.evals.results import Number, Result
 from maskrl.evals.together import Progress, dealt, silent
 from maskrl.geneval import answers
 from maskrl.geneval.metadata import check_prompts, metadata_line
+from maskrl.geneval.official_prompts import label
 from maskrl.geneval.scoring import TASKS, judge, select
 from maskrl.geneval.summary import (
     Record,
@@ -146,7 +147,8 @@ def evaluate(
     painter = settings.pop("generator")
     records = sorted(process.gather_objects(records), key=lambda record: record.filename)
     judged = _judged_by(detector) | settings
-    return GenEvalReport(summarise(records), tuple(records), detector.label, judged, painter)
+    name = label(detector.label, prompts, images_per_prompt)
+    return GenEvalReport(summarise(records), tuple(records), name, judged, painter)
 
 
 def evaluate_folder(
@@ -183,7 +185,8 @@ def evaluate_folder(
 
     rows = judge_images(images, judge_all, settings, out, batch=batch, process=process, progress=progress)
     records = tuple(Record(**row) for row in rows)
-    return GenEvalReport(summarise(records), records, detector.label, settings, images.generator)
+    name = label(detector.label, images.prompts, images.per_prompt)
+    return GenEvalReport(summarise(records), records, name, settings, images.generator)
 
 
 def _judged_by(detector: Detector) -> dict[str, Any]:

@@ -7,6 +7,7 @@ the order of draws. The sha256 of the published ``evaluation_metadata.jsonl`` is
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ _COLORED = CLASSES[1:]  # a person never has a colour
 _Rng = np.random.Generator
 
 
+OFFICIAL_IMAGES = 553 * 4  # of each prompt four
+
+
 class GenEvalPrompts(PromptSet):
     """The official prompts: 80 to 100 in each of the six tasks."""
 
@@ -44,6 +48,26 @@ class GenEvalPrompts(PromptSet):
         found = list({metadata_line(prompt): prompt for prompt in drawn}.values())
         check_official(found)
         return found
+
+
+def label(of_detector: str, prompts: Sequence[Prompt], images_per_prompt: int) -> str:
+    """Return what numbers may be called: "GenEval" are those of the official detector, prompts and four images each."""
+    if of_detector != "GenEval" or (images_per_prompt == 4 and are_official(prompts)):
+        return of_detector
+    return f"GenEval detector, {len(prompts)} prompts with {images_per_prompt} images"
+
+
+def are_official(prompts: Sequence[Prompt]) -> bool:
+    """Tell whether prompts are the official ones, in any order."""
+    try:
+        official = GenEvalPrompts(GenEvalPrompts.Config()).prompts()
+    except TrainingError:  # this numpy draws others: the published file is none that we can tell
+        return False
+    return _lines(prompts) == _lines(official)
+
+
+def _lines(prompts: Sequence[Prompt]) -> list[str]:
+    return sorted(json.dumps([prompt.text, dict(prompt.metadata)], sort_keys=True) for prompt in prompts)
 
 
 def check_official(prompts: Sequence[Prompt]) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from maskrl.evals.geneval import Comparison, GenEvalReport, compare
 from maskrl.evals.results import Number
 from maskrl.geneval.summary import TaskScore
+from maskrl.training.tables import print_table
 
 LINE_EVERY = 10.0  # seconds between plain lines
 REMEMBERED = 20  # updates over which the time left is estimated
@@ -89,7 +90,7 @@ class Display:
         """Take the panel away, print the table of both evaluations, and name the tasks that fell."""
         self.__exit__()
         change = compare(before, after)
-        self._console.print(result_table(before, after, change))
+        print_table(result_table(before, after, change), self._console)
         for task in change.fell:
             fall = change.tasks[task]
             self.say(f"{task} fell by {-fall.mean:.3f} ± {fall.se:.3f}")

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 
-from rich.console import Console
-
 from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.evals.geneval import GenEvalReport, write_report
@@ -32,6 +30,7 @@ from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
 from maskrl.training.signals import Stop
 from maskrl.training.state import Progress, capture, read_progress, restore
+from maskrl.training.tables import plain_console
 
 Evaluation = Callable[[MaskedGenerator, Callable[[int, int], None]], GenEvalReport]
 
@@ -92,7 +91,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
         assert folder is not None
         checkpoint = newest(folder, recipe) if resume else None
         progress = read_progress(checkpoint) if checkpoint else Progress()
-        console = Console(quiet=not (display and placement.is_main))
+        console = plain_console(quiet=not (display and placement.is_main))
         log = stack.enter_context(open_log(recipe, folder, progress, placement))
         screen = stack.enter_context(Display(console, recipe.training.updates, progress.update))
         stop = stack.enter_context(Stop(is_silent=not placement.is_main))
