@@ -264,3 +264,28 @@ def test_check_on_policy_finds_a_gradient_that_does_not_arrive(cli, toy_recipe, 
     result = cli("check", "on-policy", "--recipe", toy_recipe, *settings)
     assert result.code == 4
     assert "not on-policy at 3 of 3 steps" in result.err
+
+
+@pytest.mark.parametrize(
+    ("targets", "wrong"),
+    [('["nope"]', "has no such layers"), ('["body.0", "text"]', "'text' is no linear layer; name linear")],
+)
+@pytest.mark.parametrize("command", [("check", "on-policy"), ("train", "--run", "run")])
+def test_layers_that_no_adapter_can_stand_beside_are_refused(
+    cli, toy_recipe, command, targets, wrong, tmp_path, monkeypatch
+):
+    pytest.importorskip("peft")
+    monkeypatch.chdir(tmp_path)
+    result = cli(*command, "--recipe", toy_recipe, "--set", f"lora={{rank=2, targets={targets}}}")
+    assert result.code == 2, result.err
+    assert wrong in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_with_adapters_is_checked_with_them(cli, toy_recipe):
+    pytest.importorskip("peft")
+    adapters = ["--set", 'lora={rank=2, targets=["body.0", "body.2"]}', "--set", "generator.double=true"]
+    result = cli("check", "on-policy", "--recipe", toy_recipe, *adapters)
+    assert result.code == 0, result.err
+    assert "on policy: ratio 1" in result.out

@@ -31,12 +31,15 @@ def on_policy(
     """Check at every step that the ratio is 1 where no weight has moved, and that a gradient arrives."""
     from maskrl.evals.on_policy import check_steps
     from maskrl.grpo import answers
+    from maskrl.runtime.lora import adapt
     from maskrl.runtime.prompts import training_prompts
     from maskrl.types import Stream
 
     needed = ("generators", "transitions", "reducers", "prompts")
     chosen = open_source(recipe, run, checkpoint, overrides or (), needed)
     painter = build_painter(chosen)
+    if chosen.lora is not None:
+        adapt(painter.generator, chosen.lora, chosen.seed)  # what a run would train; they begin as no change
     prompts = training_prompts(chosen.prompts)
     checked = check_steps(
         painter.generator,

@@ -41,7 +41,7 @@ def adapt_network(module: nn.Module, targets: list[str], config: LoraConfig, see
     """Do what :func:`adapt` does to a network, beside layers of these names.
 
     Raises:
-        RecipeError: peft is missing, or the network has no such layers.
+        RecipeError: peft is missing, or the network has no such layers, or one is not linear.
     """
     try:
         import peft  # an extra, and slow to import
@@ -60,7 +60,11 @@ def adapt_network(module: nn.Module, targets: list[str], config: LoraConfig, see
         raise RecipeError(
             f"lora.targets = {targets}: the network of this generator has no such layers"
         ) from error
-    for _, layer in _adapted(module):
+    for name, layer in _adapted(module):
+        if not isinstance(layer.get_base_layer(), nn.Linear):
+            raise RecipeError(
+                f"lora.targets = {targets}: {name!r} is no linear layer; name linear layers alone"
+            )
         for part in (layer.lora_A, layer.lora_B):
             part.float()
     module.eval()
