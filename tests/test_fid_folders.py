@@ -418,6 +418,18 @@ def test_reference_evaluation_and_comparison(command, cli, world, monkeypatch):
     assert "9.24" not in compared.out  # a paper's row is for 30,000 images
 
 
+def test_so_few_prompts_that_there_is_no_covariance_are_refused_before_painting(command, world, toy_recipe):
+    one, out = toy_recipe.with_name("one.txt"), world / "out-of-one"
+    one.write_text("red tiles\n")
+    asked = ("fid", "--reference", world / "true.npz", "--recipe", toy_recipe, "--prompts", one, "--out", out)
+    refused = command(*asked)
+    assert refused.code == 2
+    assert "1 image would be painted, and a covariance needs two" in " ".join(refused.err.split())
+    assert not out.exists()
+    done = command(*asked, "--images-per-prompt", 2)
+    assert done.code == 0, done.err
+
+
 def test_the_papers_row_is_shown_beside_thirty_thousand_images(cli, world):
     result = judge(world / "images", world / "true.npz", world / "out")
     saved = json.loads((world / "out/summary.json").read_text())

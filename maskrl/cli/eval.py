@@ -13,6 +13,7 @@ from maskrl.cli.fid import fid, fid_statistics
 from maskrl.cli.relative_correctness import relative_correctness
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, open_source, override
 from maskrl.cli.subject import (
+    AnotherRewardOption,
     GuidanceOption,
     ImagesOption,
     ImagesPerPromptOption,
@@ -25,6 +26,7 @@ from maskrl.cli.subject import (
     open_subject,
     painting,
     print_result,
+    refuse_ignored,
     results_folder,
     show_progress,
 )
@@ -60,6 +62,15 @@ def geneval(
     from maskrl.evals.geneval import as_result, check, evaluate_folder, write_report
     from maskrl.evals.journal import close
 
+    refuse_ignored(
+        images,
+        run=run,
+        checkpoint=checkpoint,
+        prompts=prompts,
+        images_per_prompt=images_per_prompt,
+        steps=steps,
+        guidance=guidance,
+    )
     settings = [
         *override("eval.detector", detector),
         *painting(prompts, images_per_prompt, steps, guidance, overrides),
@@ -106,6 +117,16 @@ def clip_score(
     """Average 100 x cosine between images and their prompts; the CLIP is named beside the number."""
     from maskrl.component import build
 
+    refuse_ignored(
+        images,
+        run=run,
+        checkpoint=checkpoint,
+        prompts=prompts,
+        images_per_prompt=images_per_prompt,
+        steps=steps,
+        guidance=guidance,
+        recipe=recipe,
+    )
     settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
     section = {"name": "clip", "model": model, "pretrained": pretrained}
     name = _folder_name(model) or f"{model} {pretrained}"
@@ -138,6 +159,16 @@ def image_reward(
     """Average ImageReward over the images; weights that are not the published ones are named beside the number."""
     from maskrl.rewards.image_reward_checkpoint import PUBLISHED
 
+    refuse_ignored(
+        images,
+        run=run,
+        checkpoint=checkpoint,
+        prompts=prompts,
+        images_per_prompt=images_per_prompt,
+        steps=steps,
+        guidance=guidance,
+        recipe=recipe,
+    )
     if any(setting.partition("=")[0].strip() == "name" for setting in reward or ()):
         raise RecipeError("--reward name=...: this command scores with ImageReward; leave the name out")
     judge: Any = build_reward(["name=image_reward", *(reward or ())])
@@ -147,6 +178,41 @@ def image_reward(
     settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
     chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
     _score(chosen, "image_reward", label, judge, results_folder(out, run, images), images)
+
+
+@app.command("reward")
+def mean_reward(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    checkpoint: CheckpointOption = None,
+    overrides: SetOption = None,
+    reward: AnotherRewardOption = None,
+    prompts: PromptsOption = None,
+    images_per_prompt: ImagesPerPromptOption = None,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    out: OutOption = None,
+    images: ImagesOption = None,
+) -> None:
+    """Average any reward over the images: the recipe's own, or another."""
+    refuse_ignored(
+        images,
+        run=run,
+        checkpoint=checkpoint,
+        prompts=prompts,
+        images_per_prompt=images_per_prompt,
+        steps=steps,
+        guidance=guidance,
+        recipe=recipe if reward else None,  # else it says which reward
+    )
+    settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
+    judge = build_reward(reward) if reward else None
+    kinds = ("generators",) if judge else ("generators", "rewards")
+    chosen = open_source(recipe, run, checkpoint, settings, kinds)
+    judge = judge or chosen.reward.build()
+    _score(
+        chosen, "reward", f"Reward {type(judge).__name__}", judge, results_folder(out, run, images), images
+    )
 
 
 app.command("relative_correctness")(relative_correctness)
@@ -195,8 +261,10 @@ def _score(
 ) -> None:
     from maskrl.evals.scores import score_images
 
-    with open_subject(recipe, out, images, name) as subject:
-        subject.placement.place_judge(reward)
+    def ready(placement: Placement, asked: Sequence[Prompt]) -> None:
+        placement.place_judge(reward)
+
+    with open_subject(recipe, out, images, name, ready=ready) as subject:
         with show_progress(subject.placement, "judging") as show:
             result = score_images(
                 name,

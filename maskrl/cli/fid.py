@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +21,7 @@ from maskrl.cli.subject import (
     own,
     painting,
     print_result,
+    refuse_ignored,
     results_folder,
     show_progress,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from maskrl.evals.pictures import Pictures
     from maskrl.recipe import Recipe
     from maskrl.runtime.placement import Placement
+    from maskrl.types import Prompt
 
 ProtocolOption = Annotated[
     str, typer.Option(help="How images are resized: t2ibenchmark (Show-o is measured so) or gigagan (Janus).")
@@ -54,7 +56,7 @@ def fid(
     ] = None,
     weights: WeightsOption = None,
     prompts: PromptsOption = None,
-    images_per_prompt: Annotated[int, typer.Option(min=1, help="Officially 1.")] = 1,
+    images_per_prompt: Annotated[int | None, typer.Option(min=1, help="Officially 1.")] = None,
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     out: OutOption = None,
@@ -70,8 +72,17 @@ def fid(
     from maskrl.evals.fid import CAUTION, ENOUGH, evaluate, open_reference
     from maskrl.evals.frechet import check_reference
 
+    refuse_ignored(
+        images,
+        run=run,
+        checkpoint=checkpoint,
+        images_per_prompt=images_per_prompt,
+        steps=steps,
+        guidance=guidance,
+        recipe=recipe,
+    )
     check_reference(reference)  # before weights are fetched
-    settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
+    settings = painting(prompts, images_per_prompt or 1, steps, guidance, overrides)
     chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
     measure = _measure(protocol, reduce_to, weights)
     known = open_reference(reference, measure)  # before hours of painting
@@ -130,12 +141,16 @@ def _pictures(
     recipe: Recipe, out: Place, images: Path | None, prompts: str | None
 ) -> Iterator[tuple[Placement, Pictures, Path, dict[str, str]]]:
     """Paint what a recipe asks for, or open the images that are there; leave the other processes at the end."""
-    from maskrl.evals.pictures import of_prompts, open_pictures
+    from maskrl.evals.pictures import check_number, of_prompts, open_pictures
     from maskrl.runtime.placement import Placement
     from maskrl.runtime.prompts import load_prompts
 
     if images is None:
-        with open_subject(recipe, out, None, "fid") as subject:
+
+        def ready(placement: Placement, asked: Sequence[Prompt]) -> None:
+            check_number(len(asked) * recipe.eval.images_per_prompt)
+
+        with open_subject(recipe, out, None, "fid", ready=ready) as subject:
             yield subject.placement, of_prompts(subject.images), subject.out, subject.provenance
         return
     pictures = open_pictures(images, None if prompts is None else load_prompts(prompts))

@@ -8,6 +8,7 @@ import typer
 
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, open_source, override
 from maskrl.cli.subject import (
+    AnotherRewardOption,
     GuidanceOption,
     ImagesOption,
     ImagesPerPromptOption,
@@ -17,6 +18,7 @@ from maskrl.cli.subject import (
     build_reward,
     open_subject,
     painting,
+    refuse_ignored,
     results_folder,
     show_progress,
 )
@@ -34,12 +36,7 @@ def relative_correctness(
     run: RunOption = None,
     checkpoint: CheckpointOption = None,
     overrides: SetOption = None,
-    reward: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--reward", metavar="K=V", help="Another reward than the recipe's: name=clip, its settings."
-        ),
-    ] = None,
+    reward: AnotherRewardOption = None,
     detector: Annotated[
         str | None, typer.Option(help="The detector's name; its settings: --set eval.detector.KEY=VALUE.")
     ] = None,
@@ -57,6 +54,15 @@ def relative_correctness(
     from maskrl.evals.probe import check, countable, probe
     from maskrl.types import Stream
 
+    refuse_ignored(
+        images,
+        run=run,
+        checkpoint=checkpoint,
+        prompts=prompts,
+        images_per_prompt=images_per_prompt,
+        steps=steps,
+        guidance=guidance,
+    )
     settings = [
         *override("eval.detector", detector),
         *painting(prompts, images_per_prompt, steps, guidance, overrides),

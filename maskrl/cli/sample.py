@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, build_painter, open_source, override
+from maskrl.cli.subject import GuidanceOption
 
 COLUMNS = 4
 
@@ -20,7 +21,7 @@ def sample(
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("grid.png"),
     num: Annotated[int, typer.Option(min=1, help="How many images.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
-    guidance: Annotated[float | None, typer.Option(help="w in (1 + w) * cond - w * uncond.")] = None,
+    guidance: GuidanceOption = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Unmasking steps.")] = None,
 ) -> None:
     """Paint a text several times, and write the images as one grid."""

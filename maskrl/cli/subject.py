@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 PromptsOption = Annotated[str | None, typer.Option(help="A prompt set's name, or a file.")]
 ImagesPerPromptOption = Annotated[int | None, typer.Option(min=1, help="Officially 4.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Unmasking steps.")]
-GuidanceOption = Annotated[float | None, typer.Option(help="w in (1 + w) * cond - w * uncond.")]
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
+GuidanceOption = Annotated[
+    float | None, typer.Option(help="w in (1 + w) * cond - w * uncond.", callback=_finite)
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(help="A folder for images and results; the same again goes on where it was killed."),
@@ -38,6 +48,12 @@ ImagesOption = Annotated[
 ]
 RewardOption = Annotated[
     list[str] | None, typer.Option("--reward", metavar="K=V", help="The reward's settings.")
+]
+AnotherRewardOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reward", metavar="K=V", help="Another reward than the recipe's: name=clip, its settings."
+    ),
 ]
 Show = Callable[[int, int], None]
 Wanted = Callable[["Prompt"], bool]
@@ -72,6 +88,23 @@ def painting(
         *override("sampling.guidance_eval", guidance),
         *(overrides or ()),
     ]
+
+
+def refuse_ignored(images: Path | None, **options: object) -> None:
+    """Refuse what says how to paint where images are there already: it would be ignored.
+
+    Args:
+        images: the folder to judge; None if images are painted.
+        options: those that say what is painted, by their name; None where the user did not give one.
+
+    Raises:
+        RecipeError: one is given beside a folder.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if images is not None and given:
+        raise RecipeError(
+            f"--images {str(images)!r}: nothing is painted, so {given[0]} would be ignored; leave it out"
+        )
 
 
 def build_reward(settings: Sequence[str]) -> RewardModel:

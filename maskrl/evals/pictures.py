@@ -101,6 +101,19 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
     return pictures
 
 
+def check_number(images: int) -> None:
+    """Refuse, before they are painted, so few images that they have no covariance.
+
+    Raises:
+        RecipeError: there would be fewer than two.
+    """
+    if images < 2:
+        raise RecipeError(
+            f"--prompts: {images} image would be painted, and a covariance needs two: --images-per-prompt 2,"
+            " or more prompts"
+        )
+
+
 def of_prompts(images: ImageFolder) -> Pictures:
     """Return the images of a folder in GenEval's layout."""
     names = [name for _, name in images.pairs()]

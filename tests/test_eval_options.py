@@ -1,0 +1,62 @@
+"""Every option of an evaluation is followed, or refused in a line before anything is loaded or painted."""
+
+import json
+
+import pytest
+from test_cli import toy_eval  # noqa: F401
+
+from maskrl.evals.images import open_folder
+
+COMMANDS = {
+    "geneval": (),
+    "clip_score": (),
+    "image_reward": (),
+    "reward": ("--reward", "name=clip"),
+    "relative_correctness": (),
+    "fid": ("--reference", "nowhere.npz"),
+}
+PAINTING = {
+    "--run": "runs/none",
+    "--checkpoint": "none",
+    "--prompts": "none",
+    "--images-per-prompt": "1",
+    "--steps": "3",
+    "--guidance": "1",
+    "--recipe": "none",
+}
+FOLLOWED = {("geneval", "--recipe"), ("relative_correctness", "--recipe"), ("fid", "--prompts")}
+IGNORED = [(c, o) for c in COMMANDS for o in PAINTING if (c, o) not in FOLLOWED]
+
+
+@pytest.mark.parametrize(("command", "option"), IGNORED)
+def test_what_says_how_to_paint_is_refused_beside_images(cli, command, option):
+    done = cli("eval", command, *COMMANDS[command], "--images", "nowhere", option, PAINTING[option])
+    assert done.code == 2
+    assert f"nothing is painted, so {option} would be ignored; leave it out" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("command", [*COMMANDS, "sample"])
+def test_a_guidance_that_is_no_finite_number_is_refused(cli, command, value):
+    words = ("sample", "a dog") if command == "sample" else ("eval", command, *COMMANDS[command])
+    done = cli(*words, "--recipe", "none", "--guidance", value)
+    assert done.code == 2
+    assert f"{value} is no finite number" in " ".join(done.err.split())
+
+
+def test_the_mean_of_a_reward_is_that_of_its_scores(cli, toy_eval, tmp_path):  # noqa: F811
+    out = tmp_path / "out"
+    done = cli("eval", "reward", "--recipe", toy_eval, "--out", out)
+    assert done.code == 0, done.err
+    images = open_folder(out / "images")
+    shown = [images.read(name) for _, name in images.pairs()]
+    reds = [float(((image[0] > 0.5) & (image[1] < 0.5)).float().mean()) for image in shown]
+    saved = json.loads((out / "reward/summary.json").read_text())
+    assert saved["numbers"]["mean"]["mean"] == pytest.approx(sum(reds) / len(reds))
+    assert saved["label"] == "Reward Red"
+    again = cli(
+        "eval", "reward", "--recipe", toy_eval, "--images", out / "images", "--out", tmp_path / "again"
+    )
+    assert again.code == 0, again.err
+    judged = json.loads((tmp_path / "again/reward/summary.json").read_text())
+    assert judged["numbers"] == saved["numbers"]
