@@ -29,7 +29,7 @@ from maskrl.evals.journal import judge_images
 from maskrl.evals.results import Number, Result
 from maskrl.evals.together import Progress, dealt, silent
 from maskrl.geneval import answers
-from maskrl.geneval.metadata import check_prompts, metadata_line
+from maskrl.geneval.metadata import check_prompts, metadata_line, read_metadata
 from maskrl.geneval.official_prompts import label
 from maskrl.geneval.scoring import TASKS, judge, select
 from maskrl.geneval.summary import (
@@ -195,9 +195,10 @@ def _judged_by(detector: Detector) -> dict[str, Any]:
 
 def judge_image(image: Tensor, prompt: Prompt, detector: Detector, filename: str) -> Record:
     """Detect and judge one image, Float [3, H, W] in [0, 1]."""
-    tag = prompt.metadata["tag"]
+    metadata = read_metadata(prompt)
+    tag = metadata["tag"]
     objects = select(answers.detect(detector, image), tag)
-    correct, reason = judge(image, objects, prompt.metadata, partial(answers.color, detector))
+    correct, reason = judge(image, objects, metadata, partial(answers.color, detector))
     return Record(filename, tag, prompt.text, correct, reason, metadata_line(prompt), details(objects))
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from maskrl.errors import RecipeError
 from maskrl.interfaces import Detector
@@ -16,11 +16,23 @@ Task = Literal["single_object", "two_object", "counting", "colors", "position", 
 Relation = Literal["left of", "right of", "above", "below"]
 
 
+def _whole(value: object) -> object:
+    """Take 2.0 for 2: whoever kept metadata in a table of numbers wrote it so. A text is no number."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("is no whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class _Clause(BaseModel):
     name: str = Field(alias="class")
-    count: int = Field(ge=1)
+    count: Annotated[Whole, Field(ge=1)]
     color: str | None = None
-    position: tuple[Relation, Annotated[int, Field(ge=0)]] | None = None
+    position: tuple[Relation, Annotated[Whole, Field(ge=0)]] | None = None
 
 
 class _Metadata(BaseModel):
@@ -48,6 +60,15 @@ def check_prompts(prompts: Sequence[Prompt], detector: Detector) -> None:
             _check_known(prompt, "class", clause.name, detector.classes)
             if clause.color is not None:
                 _check_known(prompt, "colour", clause.color, detector.colors)
+
+
+def read_metadata(prompt: Prompt) -> dict[str, Any]:
+    """Return ``tag``, ``include`` and ``exclude`` as they were understood: the rules take nothing else.
+
+    Raises:
+        RecipeError: they are malformed.
+    """
+    return _read(prompt).model_dump(by_alias=True, exclude_none=True)
 
 
 def asked_number(prompt: Prompt) -> tuple[str, int] | None:

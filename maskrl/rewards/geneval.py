@@ -18,7 +18,7 @@ from maskrl.asking import asking
 from maskrl.component import Chosen, ComponentConfig, named
 from maskrl.geneval import answers
 from maskrl.geneval.credit import FLOW_GRPO, PARTIAL, credit
-from maskrl.geneval.metadata import check_prompts
+from maskrl.geneval.metadata import check_prompts, read_metadata
 from maskrl.geneval.scoring import judge, select
 from maskrl.interfaces import Detector, RewardModel
 from maskrl.types import Prompt
@@ -65,7 +65,7 @@ class GenEval(RewardModel):
             self._test()
         check_prompts(list({id(prompt): prompt for prompt in prompts}.values()), self._detector)
         rounded = torch.round(images.float() * 255) / 255
-        scores = [self._score(image, p.metadata) for image, p in zip(rounded, prompts, strict=True)]
+        scores = [self._score(image, read_metadata(p)) for image, p in zip(rounded, prompts, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
 
     def _test(self) -> None:
