@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.geneval import judge_image
 from maskrl.recipe import read_recipe
 from maskrl.rewards.geneval import GenEval
 from maskrl.shapes.captions import Caption, Clause
@@ -166,6 +167,29 @@ def test_a_prompt_that_cannot_be_judged_is_named_in_one_line(prompt, fault):
         REWARDS["partial"].score(torch.ones(2, 3, 48, 48), [CIRCLE, prompt])
     assert "'a cat'" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def as_a_table_has_it(prompt):
+    include = [{**clause, "count": float(clause["count"])} for clause in prompt.metadata["include"]]
+    for clause in include:
+        if "position" in clause:
+            clause["position"] = [clause["position"][0], float(clause["position"][1])]
+    return Prompt(prompt.text, {**prompt.metadata, "include": include})
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prompt", [CIRCLE, TWO_RED_SQUARES, CIRCLE_LEFT_OF_STAR])
+def test_numbers_with_a_point_are_judged_as_without(mode, prompt):
+    images = [image(RED_CIRCLE, STAR), image(STAR, RED_CIRCLE), image(RED_SQUARE, RED_SQUARE)]
+    table = as_a_table_has_it(prompt)
+    assert score(mode, table, *images) == score(mode, prompt, *images)
+    detector = REWARDS[mode].config.detector.build()
+    verdicts = [
+        [judge_image(shown, asked, detector, "0.png").correct for shown in images]
+        for asked in (table, prompt)
+    ]
+    assert verdicts[0] == verdicts[1]
+    assert any(verdicts[0])
 
 
 @pytest.mark.parametrize(
