@@ -1,11 +1,13 @@
 """What --run and --checkpoint mean is what the generator says of its own settings."""
 
+from pathlib import Path
+
 import pytest
 from conftest import TOY
 from toy_run import geneval_prompts
 
 from maskrl.cli.source import open_source
-from maskrl.errors import PluginError
+from maskrl.errors import PluginError, RecipeError
 
 
 def opened(recipe, run, checkpoint, overrides):
@@ -81,6 +83,38 @@ def finished(cli, toy_recipe, tmp_path):
     written = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(written.replace('name = "keep_all"', 'name = "somebodys-plugin/filter"'))
     return run
+
+
+@pytest.mark.parametrize("command", [("sample", "red tiles", "--num", 2), ("eval", "reward")])
+def test_where_the_newest_checkpoint_is_damaged_the_advice_can_be_followed(
+    cli, toy_recipe, tmp_path, command, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "1000")
+    run, out = tmp_path / "run", tmp_path / "out.png"
+    saved = ("--set", "checkpoint.every=1")
+    assert cli("train", "--recipe", toy_recipe, "--run", run, *saved, "--quiet").code == 0
+    (run / "checkpoints/update_00002/training.safetensors").write_bytes(b"cut")
+    prompts = ("--prompts", toy_recipe.with_name("prompts.txt")) if command[0] == "eval" else ()
+    asked = (*command, *prompts, "--run", run, "--out", out)
+    refused = cli(*asked)
+    assert refused.code == 4
+    assert "update_00002' is damaged" in refused.err
+    assert refused.err.rstrip().endswith("; --checkpoint update_00001 is intact")
+    advised = cli(*asked, "--checkpoint", "update_00001")
+    assert advised.code == 0, advised.err
+    assert out.exists()
+
+
+def test_a_run_with_a_checkpoint_has_the_runs_recipe_and_those_weights(finished, tmp_path):
+    (name,) = [path.name for path in (finished / "checkpoints").iterdir()][-1:]
+    folder = finished / "checkpoints" / name / "generator"
+    (tmp_path / "elsewhere").mkdir()
+    for given, meant in ((name, folder), (folder, folder), (tmp_path / "elsewhere", tmp_path / "elsewhere")):
+        chosen = opened(None, finished, Path(given), [])
+        assert chosen.generator.config.checkpoint == str(meant)
+        assert chosen.generator.name.endswith("ToyGenerator")
+    with pytest.raises(RecipeError, match=f"has no checkpoint 'update_00009'; it has .*{name}"):
+        opened(None, finished, Path("update_00009"), [])
 
 
 def test_a_run_is_sampled_and_evaluated_without_its_reward_and_its_prompts(cli, finished, tmp_path):

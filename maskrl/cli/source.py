@@ -31,7 +31,10 @@ RunOption = Annotated[
 ]
 CheckpointOption = Annotated[
     Path | None,
-    typer.Option("--checkpoint", help="A folder with the generator's weights, in their published layout."),
+    typer.Option(
+        "--checkpoint",
+        help="A folder with the generator's weights, in their published layout; with --run, a checkpoint's name too.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -58,18 +61,16 @@ def open_source(
 
     Raises:
         RecipeError: the options contradict each other, or name nothing.
-        TrainingError: the newest checkpoint is damaged.
+        TrainingError: the checkpoint is damaged; the message names one that is not.
     """
     from maskrl.component import Needs
 
     if run is not None:
-        if recipe is not None or checkpoint is not None:
-            raise RecipeError(
-                "--run DIR brings its own recipe and checkpoint; leave out --recipe and --checkpoint"
-            )
+        if recipe is not None:
+            raise RecipeError("--run DIR brings its own recipe; leave out --recipe")
         if not (run / "recipe.toml").is_file():
             raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
-        return _read(str(run / "recipe.toml"), overrides, _newest(run), Needs(kinds, kinds))
+        return _read(str(run / "recipe.toml"), overrides, _of_run(run, checkpoint), Needs(kinds, kinds))
     return _read(recipe or DEFAULT_RECIPE, overrides, checkpoint, Needs(files=kinds))
 
 
@@ -106,17 +107,30 @@ def _saved_settings(generator: str, folder: Path) -> list[str]:
     ]
 
 
-def _newest(run: Path) -> Path:
-    from maskrl.runtime.checkpoint import GENERATOR, damaged, listed
+def _of_run(run: Path, checkpoint: Path | None) -> Path:
+    """Return the weights that are named, by a checkpoint's name or as any folder; a run's newest if none are."""
+    from maskrl.runtime.checkpoint import listed
 
-    checkpoints = listed(run / "checkpoints")
-    if not checkpoints:
+    known = {path.name: path for path in listed(run / "checkpoints")}
+    if checkpoint is not None:
+        named = known.get(str(checkpoint))
+        if named is None and not checkpoint.is_dir():
+            there = f"it has {', '.join(known)}" if known else "it has none yet"
+            raise RecipeError(f"the run in {str(run)!r} has no checkpoint {str(checkpoint)!r}; {there}")
+        return checkpoint if named is None else _verified(named)
+    if not known:
         raise RecipeError(f"the run in {str(run)!r} has no checkpoint yet")
-    if damage := damaged(checkpoints[-1]):
-        raise TrainingError(
-            f"checkpoint {str(checkpoints[-1])!r} is damaged: {damage}; name another by --checkpoint"
-        )
-    return checkpoints[-1] / GENERATOR
+    return _verified(list(known.values())[-1])
+
+
+def _verified(checkpoint: Path) -> Path:
+    from maskrl.runtime.checkpoint import GENERATOR, damaged, intact_before
+
+    if damage := damaged(checkpoint):
+        intact = intact_before(checkpoint)
+        instead = f"--checkpoint {intact} is intact" if intact else "no older one is intact: restore it"
+        raise TrainingError(f"checkpoint {str(checkpoint)!r} is damaged: {damage}; {instead}")
+    return checkpoint / GENERATOR
 
 
 @dataclass(frozen=True)

@@ -175,10 +175,15 @@ def damaged(folder: Path) -> str | None:
     return f"{MANIFEST!r} does not list {min(absent)!r}" if absent else None
 
 
+def intact_before(folder: Path) -> str | None:
+    """Return the name of the newest intact checkpoint that is older than one, if there is any."""
+    older = [path for path in listed(folder.parent) if int(path.name[7:]) < int(folder.name[7:])]
+    return next((path.name for path in reversed(older) if damaged(path) is None), None)
+
+
 def _instead(folder: Path) -> str:
     """Say what to do about a damaged checkpoint."""
-    older = [path for path in listed(folder.parent) if int(path.name[7:]) < int(folder.name[7:])]
-    usable = next((path.name for path in reversed(older) if damaged(path) is None), None)
+    usable = intact_before(folder)
     if usable is not None:
         return f"delete that folder, and --resume goes on from {usable!r}, which is intact"
     return "no older one is intact: restore it; or delete that folder and metrics.jsonl, and --resume begins again"
