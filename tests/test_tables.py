@@ -10,7 +10,9 @@ from rich.table import Table
 from toy_run import geneval_prompts
 
 from maskrl.cli.eval import _apart
+from maskrl.cli.relative_correctness import _print
 from maskrl.evals.comparison import published
+from maskrl.evals.relative_correctness import Margin, Mean, Ranking, RelativeCorrectness, Row
 from maskrl.evals.results import Number, Result
 from maskrl.geneval.official_prompts import OFFICIAL_IMAGES, GenEvalPrompts, are_official, label
 from maskrl.training.tables import plain_console, print_table
@@ -93,3 +95,15 @@ def test_the_name_of_geneval_needs_its_prompts_and_four_images_as_well():
 def test_papers_stand_beside_the_official_number_of_images_alone(images, rows):
     result = Result("geneval", "GenEval", {"overall": Number(0.5, 0.1)}, images, {}, {}, {})
     assert len(published(result)) == rows
+
+
+def test_sentences_with_numbers_are_lines_on_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "12")
+    margin = Margin(0.5, 0.1, 0.25, 0.75, 0.9)
+    mean = Mean(0.5, 0.1)
+    row = Row(mean, mean, mean, margin, margin, 0.5, 8, 2)
+    ranking = Ranking(0.51234, 0.41234, 0.61234, 123456, 12)
+    _print(RelativeCorrectness({2: row}, row, row, row, ranking), "[red]mine[/]", 9)
+    out = capsys.readouterr().out.splitlines()
+    assert "[red]mine[/], 8 right images of 9" in out[0]
+    assert "right above wrong within a group: 0.512 [0.412, 0.612], 123456 pairs in 12 groups" in out

@@ -99,7 +99,7 @@ def relative_correctness(
 def _print(report: RelativeCorrectness, label: str, images: int) -> None:
     from rich.table import Table
 
-    from maskrl.training.tables import plain_console, print_table
+    from maskrl.training.tables import print_table
 
     table = Table(title=f"{label}, {report.pooled.images} right images of {images}", title_justify="left")
     for heading in (
@@ -119,16 +119,14 @@ def _print(report: RelativeCorrectness, label: str, images: int) -> None:
     rows |= {"all": report.pooled, "other classes": report.control, "difference": report.beyond_text}
     for name, row in rows.items():
         table.add_row(name, *_cells(row))
-    console = plain_console()
     print_table(table)
     ranking = report.ranking
-    console.print(
+    typer.echo(
         f"right above wrong within a group: {ranking.auc:.3f} [{ranking.low:.3f}, {ranking.high:.3f}],"
-        f" {ranking.pairs} pairs in {ranking.groups} groups",
-        markup=False,
+        f" {ranking.pairs} pairs in {ranking.groups} groups"
     )
     verdict = "holds" if report.holds else "is not shown"
-    console.print(
+    typer.echo(
         f"relative correctness {verdict}: both margins above 0 with their intervals, and ranking above 0.5"
     )
 
