@@ -25,8 +25,8 @@ def rows_in(out):
     return read_rows(out, read_result(out))
 
 
-def result(evaluation, numbers, label="any"):
-    return Result(evaluation, label, numbers, 8, {}, {}, {})
+def result(evaluation, numbers, label="any", images=8):
+    return Result(evaluation, label, numbers, images, {}, {}, {})
 
 
 def write_scores(folder, scores):
@@ -37,7 +37,8 @@ def write_scores(folder, scores):
         folder, [{"filename": n, "score": s} for n, s in zip(names, array.flatten().tolist(), strict=True)]
     )
     error = array.mean(axis=1).std(ddof=1) / math.sqrt(len(array))
-    write_result(result("clip_score", {"mean": Number(float(array.mean()), float(error))}), folder)
+    numbers = {"mean": Number(float(array.mean()), float(error))}
+    write_result(result("clip_score", numbers, images=array.size), folder)
 
 
 def paint(folder, wrong):
@@ -110,8 +111,9 @@ def test_geneval_is_paired_by_task_and_overall_follows(tmp_path):
         ]
         write_rows(tmp_path / name, rows)
         right = {task: [row["correct"] for row in rows if row["tag"] == task] for task in TASKS}
-        numbers = {task: Number(sum(right[task]) / 12, 0.1) for task in TASKS} | {"overall": Number(0.5, 0.1)}
-        write_result(result("geneval", numbers), tmp_path / name)
+        numbers = {task: Number(sum(right[task]) / 12, 0.1) for task in TASKS}
+        numbers["overall"] = Number(sum(number.mean for number in numbers.values()) / 6, 0.1)
+        write_result(result("geneval", numbers, images=len(rows)), tmp_path / name)
     correct = [
         np.array([row["correct"] for row in rows_in(tmp_path / name)], dtype=float).reshape(6, 3, 4)
         for name in "ab"
@@ -244,6 +246,35 @@ def test_rows_that_do_not_have_the_means_of_the_summary_are_noticed(two):
             TrainingError, match=r"give mean = .*, and its summary\.json says .*: one of the two"
         ):
             compare_files(*two)
+
+
+def test_rows_of_other_images_are_checked_too(two):
+    rows = [{"filename": f"1{row['filename']}", "score": row["score"] + 1} for row in rows_in(two[1])]
+    write_rows(two[1], rows)
+    with pytest.raises(TrainingError, match=r"give mean = .*, and its summary\.json says .*: one of the two"):
+        compare_files(*two)
+
+
+def test_rows_that_are_gone_are_noticed_though_the_mean_is_the_same(two):
+    write_rows(two[1], [{"filename": image_name(0, 0), "score": read_result(two[1]).numbers["mean"].mean}])
+    with pytest.raises(
+        TrainingError, match=r"are 1 rows, and its summary\.json says 6 images: one of the two"
+    ):
+        compare_files(*two)
+
+
+def test_a_headline_that_is_not_that_of_the_tasks_is_noticed(tmp_path):
+    for name, overall in (("a", 0.5), ("b", 0.9)):
+        rows = [
+            {"filename": image_name(t, i), "tag": task, "correct": i == 0}
+            for t, task in enumerate(TASKS)
+            for i in range(2)
+        ]
+        write_rows(tmp_path / name, rows)
+        numbers = {"overall": Number(overall, 0.1)} | {task: Number(0.5, 0.1) for task in TASKS}
+        write_result(result("geneval", numbers, images=len(rows)), tmp_path / name)
+    with pytest.raises(TrainingError, match=r"give overall = 0\.5, and its summary\.json says 0\.9: one of"):
+        compare_files(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize(

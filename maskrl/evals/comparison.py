@@ -96,16 +96,21 @@ def _paired_errors(
     """Return the standard errors of the differences that can be had prompt by prompt.
 
     Raises:
-        TrainingError: rows are damaged, or do not have the means that stand in the summary beside them.
+        TrainingError: rows are damaged, or have not the number or the means that stand in the summary beside them.
     """
     evaluation = first_result.evaluation
     old, new = _rows(first, first_result), _rows(second, second_result)
     try:
+        before, after = _gather(evaluation, old), _gather(evaluation, new)
+        for result, rows, values, path in (
+            (first_result, old, before, first),
+            (second_result, new, after, second),
+        ):
+            if rows:
+                _check_count(result, len(rows), path)
+                _check_means(result, values, path)
         if not old or [row["filename"] for row in old] != [row["filename"] for row in new]:
             return {}
-        before, after = _gather(evaluation, old), _gather(evaluation, new)
-        for result, values, path in ((first_result, before, first), (second_result, after, second)):
-            _check_means(result, values, path)
         errors = {name: _error(before[name], after[name]) for name in before.keys() & after.keys()}
         if evaluation == "geneval":
             errors["overall"] = math.sqrt(sum(errors[task] ** 2 for task in TASKS)) / len(TASKS)
@@ -116,10 +121,27 @@ def _paired_errors(
     return errors
 
 
+def _check_count(result: Result, rows: int, path: Path) -> None:
+    if rows != result.images:
+        raise TrainingError(
+            f"beside {str(path)!r} are {rows} rows, and its {results.RESULT} says {result.images} images: one of the"
+            " two files was changed; evaluate again"
+        )
+
+
+def _means(evaluation: str, values: Mapping[str, PromptValues]) -> dict[str, float]:
+    """Return the mean over images of every number that rows give, GenEval's headline among them."""
+    images = {name: [v for prompt in prompts.values() for v in prompt] for name, prompts in values.items()}
+    means = {name: sum(some) / len(some) for name, some in images.items()}
+    if evaluation == "geneval":
+        means["overall"] = sum(means[task] for task in TASKS) / len(TASKS)
+    return means
+
+
 def _check_means(result: Result, values: Mapping[str, PromptValues], path: Path) -> None:
-    for name in values.keys() & result.numbers.keys():
-        images = [value for prompt in values[name].values() for value in prompt]
-        mean = sum(images) / len(images)
+    for name, mean in _means(result.evaluation, values).items():
+        if name not in result.numbers:
+            continue
         if abs(mean - result.numbers[name].mean) > _ROUNDING * max(1.0, abs(mean)):
             raise TrainingError(
                 f"the rows beside {str(path)!r} give {name} = {mean:.6g}, and its {results.RESULT} says"
