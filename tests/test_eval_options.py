@@ -60,3 +60,16 @@ def test_the_mean_of_a_reward_is_that_of_its_scores(cli, toy_eval, tmp_path):  #
     assert again.code == 0, again.err
     judged = json.loads((tmp_path / "again/reward/summary.json").read_text())
     assert judged["numbers"] == saved["numbers"]
+
+
+def test_a_judge_that_cannot_be_placed_ends_an_evaluation_before_it_paints(cli, toy_eval, tmp_path):  # noqa: F811
+    (tmp_path / "late.py").write_text(
+        "from maskrl.errors import TrainingError\nfrom toy_run import Red\n\n\nclass Late(Red):\n"
+        "    @property\n    def modules(self):\n        raise TrainingError('its weights are not there')\n"
+    )
+    out = tmp_path / "out"
+    refused = cli(
+        "eval", "reward", "--reward", f"name={tmp_path}/late.py:Late", "--recipe", toy_eval, "--out", out
+    )
+    assert (refused.code, out.exists()) == (4, False), refused.err
+    assert "its weights are not there" in refused.err

@@ -109,10 +109,18 @@ def test_a_run_with_a_checkpoint_has_the_runs_recipe_and_those_weights(finished,
     (name,) = [path.name for path in (finished / "checkpoints").iterdir()][-1:]
     folder = finished / "checkpoints" / name / "generator"
     (tmp_path / "elsewhere").mkdir()
-    for given, meant in ((name, folder), (folder, folder), (tmp_path / "elsewhere", tmp_path / "elsewhere")):
+    for given, meant in (
+        (name, folder),
+        (folder, folder),
+        (folder.parent, folder),
+        (tmp_path / "elsewhere", tmp_path / "elsewhere"),
+    ):
         chosen = opened(None, finished, Path(given), [])
         assert chosen.generator.config.checkpoint == str(meant)
         assert chosen.generator.name.endswith("ToyGenerator")
+    (tmp_path / "prompts.txt").write_text("red tiles\n")
+    written = str(tmp_path / "toy.toml")
+    assert opened(written, None, folder.parent, []).generator.config.checkpoint == str(folder)
     with pytest.raises(RecipeError, match=f"has no checkpoint 'update_00009'; it has .*{name}"):
         opened(None, finished, Path("update_00009"), [])
 

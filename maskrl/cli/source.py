@@ -71,7 +71,8 @@ def open_source(
         if not (run / "recipe.toml").is_file():
             raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
         return _read(str(run / "recipe.toml"), overrides, _of_run(run, checkpoint), Needs(kinds, kinds))
-    return _read(recipe or DEFAULT_RECIPE, overrides, checkpoint, Needs(files=kinds))
+    weights = None if checkpoint is None else _weights(checkpoint)
+    return _read(recipe or DEFAULT_RECIPE, overrides, weights, Needs(files=kinds))
 
 
 def _read(recipe: str, overrides: Sequence[str], weights: Path | None, needs: Needs) -> Recipe:
@@ -117,10 +118,18 @@ def _of_run(run: Path, checkpoint: Path | None) -> Path:
         if named is None and not checkpoint.is_dir():
             there = f"it has {', '.join(known)}" if known else "it has none yet"
             raise RecipeError(f"the run in {str(run)!r} has no checkpoint {str(checkpoint)!r}; {there}")
-        return checkpoint if named is None else _verified(named)
+        return _weights(checkpoint) if named is None else _verified(named)
     if not known:
         raise RecipeError(f"the run in {str(run)!r} has no checkpoint yet")
     return _verified(list(known.values())[-1])
+
+
+def _weights(folder: Path) -> Path:
+    """Return the folder of weights in a run's checkpoint; any other folder is one itself."""
+    from maskrl.runtime.checkpoint import GENERATOR, listed
+
+    is_checkpoint = (folder / GENERATOR).is_dir() and folder in listed(folder.parent)
+    return _verified(folder) if is_checkpoint else folder
 
 
 def _verified(checkpoint: Path) -> Path:
