@@ -539,3 +539,10 @@ def test_formats_are_told_by_contents(tmp_path):
     assert open_pictures(tmp_path, None).comparable["formats"] == ["jpeg"]
     image.save(tmp_path / "c.jpg", format="PNG")
     assert open_pictures(tmp_path, None).comparable["formats"] == ["jpeg", "png"]
+
+
+def test_names_with_the_spaces_of_screenshots_are_text(tmp_path):
+    names = ["a 1.04\u202fPM.png", "b\u00a0c.png", "d\u3000e.png"]
+    for name in names:
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert sorted(open_pictures(tmp_path, None).names) == sorted(names)

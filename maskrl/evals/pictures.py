@@ -86,7 +86,7 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
             raise RecipeError(f"the images in {str(folder)!r} are of other prompts than --prompts has")
     else:
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
-        if unreadable := [name for name in names if not name.isprintable()]:
+        if unreadable := [name for name in names if not _is_text(name)]:
             raise RecipeError(
                 f"the file name {unreadable[0]!r} in {str(folder)!r} is no text in UTF-8: rename it"
             )
@@ -112,6 +112,11 @@ def check_number(images: int) -> None:
             f"--prompts: {images} image would be painted, and a covariance needs two: --images-per-prompt 2,"
             " or more prompts"
         )
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a file's name is UTF-8: Python keeps bytes that are not as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def of_prompts(images: ImageFolder) -> Pictures:
