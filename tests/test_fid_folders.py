@@ -546,3 +546,10 @@ def test_names_with_the_spaces_of_screenshots_are_text(tmp_path):
     for name in names:
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     assert sorted(open_pictures(tmp_path, None).names) == sorted(names)
+
+
+def test_what_macos_keeps_beside_an_image_is_none(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")
+    assert list(open_pictures(tmp_path, None).names) == ["a.png", "b.png"]

@@ -21,6 +21,7 @@ _BEGINNINGS = {
     b"\x89PNG": "png",
     b"\xff\xd8": "jpeg",
 }  # what files of a format begin with, whatever they are called
+_BESIDE = "._"  # what macOS keeps beside a file, under the name of it; no image
 _MODES = ("RGB", "L")  # a grey photograph in colours is the same photograph
 
 
@@ -85,7 +86,8 @@ def open_pictures(folder: Path, prompts: Sequence[Prompt] | None) -> Pictures:
         if prompts and pictures.comparable["prompts_sha256"] != prompts_digest(prompts):
             raise RecipeError(f"the images in {str(folder)!r} are of other prompts than --prompts has")
     else:
-        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
+        found = (path for path in folder.iterdir() if path.suffix.lower() in _FORMATS)
+        names = sorted(path.name for path in found if not path.name.startswith(_BESIDE))
         if unreadable := [name for name in names if not _is_text(name)]:
             raise RecipeError(
                 f"the file name {unreadable[0]!r} in {str(folder)!r} is no text in UTF-8: rename it"
