@@ -257,7 +257,8 @@ def print_result(result: Result, out: Path) -> None:
 
     from maskrl.training.tables import print_table
 
-    table = Table(title=f"{result.label}, {result.images} images", title_justify="left")
+    typer.echo(f"{result.label}, {result.images} images")  # a table cuts a title that is wider than it
+    table = Table()
     for heading in ("", "score", "standard error"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, number in result.numbers.items():
