@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -75,6 +76,18 @@ class Recipe(ComponentConfig):
     watch: WatchConfig = WatchConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
+    _adapters: Path | None = PrivateAttr(default=None)
+
+    @property
+    def adapters(self) -> Path | None:
+        """Whose adapters stand beside the generator: a checkpoint of the run that is painted. It is no setting."""
+        return self._adapters
+
+    def with_adapters(self, checkpoint: Path) -> Self:
+        """Return the recipe with the adapters of a checkpoint."""
+        copy = self.model_copy()
+        copy._adapters = checkpoint
+        return copy
 
     @model_validator(mode="after")
     def _fits_memory(self) -> Self:

@@ -38,7 +38,7 @@ def on_policy(
     needed = ("generators", "transitions", "reducers", "prompts")
     chosen = open_source(recipe, run, checkpoint, overrides or (), needed)
     painter = build_painter(chosen)
-    if chosen.lora is not None:
+    if chosen.lora is not None and chosen.adapters is None:
         adapt(painter.generator, chosen.lora, chosen.seed)  # what a run would train; they begin as no change
     prompts = training_prompts(chosen.prompts)
     checked = check_steps(

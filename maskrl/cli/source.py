@@ -70,9 +70,21 @@ def open_source(
             raise RecipeError("--run DIR brings its own recipe; leave out --recipe")
         if not (run / "recipe.toml").is_file():
             raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
-        return _read(str(run / "recipe.toml"), overrides, _of_run(run, checkpoint), Needs(kinds, kinds))
+        return _read_run(str(run / "recipe.toml"), overrides, _of_run(run, checkpoint), Needs(kinds, kinds))
     weights = None if checkpoint is None else _weights(checkpoint)
     return _read(recipe or DEFAULT_RECIPE, overrides, weights, Needs(files=kinds))
+
+
+def _read_run(recipe: str, overrides: Sequence[str], weights: Path, needs: Needs) -> Recipe:
+    """Read a run's recipe, its generator set to what was trained; adapters stay apart, as rounded sums are others."""
+    from maskrl.component import Needs
+    from maskrl.recipe import read_recipe
+    from maskrl.runtime.checkpoint import listed
+
+    is_adapted = read_recipe(recipe, overrides, Needs((), ())).lora is not None
+    if not is_adapted or weights.parent not in listed(weights.parent.parent):
+        return _read(recipe, overrides, weights, needs)
+    return read_recipe(recipe, overrides, needs).with_adapters(weights.parent.resolve())
 
 
 def _read(recipe: str, overrides: Sequence[str], weights: Path | None, needs: Needs) -> Recipe:
@@ -160,10 +172,13 @@ def build_painter(recipe: Recipe) -> Painter:
     """
     from maskrl.grpo.config import resolve
     from maskrl.runtime.autocast import Autocast
+    from maskrl.runtime.lora import adapt_as_trained
     from maskrl.runtime.placement import Placement
 
     placement = Placement(recipe.training.device)
     generator = recipe.generator.build()
+    if recipe.lora is not None and recipe.adapters is not None:
+        adapt_as_trained(generator, recipe.lora, recipe.seed, recipe.adapters)
     for module in (generator.module, *generator.frozen):
         module.to(placement.device).eval()
     num_steps = recipe.eval.num_steps or recipe.grpo.steps(generator.spec)

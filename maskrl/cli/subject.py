@@ -214,7 +214,7 @@ def _paint(
             process=painter.placement,
             progress=show,
         )
-    weights = recipe.generator.settings().get("checkpoint")
+    weights = str(recipe.adapters) if recipe.adapters else recipe.generator.settings().get("checkpoint")
     images = open_folder(folder / "images")
     provenance = {"recipe": recipe.digest(), "checkpoint": weights, "judged": images.identity()}
     return Subject(recipe, painter.placement, images, folder / name, provenance)

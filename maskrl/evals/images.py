@@ -33,6 +33,7 @@ from maskrl.grpo.config import Sampling
 from maskrl.grpo.parts import Process
 from maskrl.identity import identity
 from maskrl.interfaces import MaskedGenerator
+from maskrl.runtime import lora
 from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt, Stream
 
@@ -191,8 +192,10 @@ def painted_settings(
     stream: Stream,
 ) -> dict[str, Any]:
     """Return all that decides what images look like."""
+    adapters = lora.digest(generator.module)
     return {
-        "generator": identity(generator.unwrapped()),
+        "generator": identity(generator.unwrapped())
+        | ({} if adapters is None else {"adapters_sha256": adapters}),
         "precision": generator.precision,
         "prompts_sha256": prompts_digest(prompts),
         "images_per_prompt": images_per_prompt,

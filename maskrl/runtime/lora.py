@@ -5,15 +5,18 @@ Source: Hu et al. 2021 (arXiv 2106.09685).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from maskrl.errors import RecipeError
+from maskrl.errors import RecipeError, TrainingError
 from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.runtime.checkpoint import load
 from maskrl.runtime.wrapper import Wrapper
 from maskrl.sections import LoraConfig
 from maskrl.types import StepIndex
@@ -35,6 +38,38 @@ def adapt(generator: MaskedGenerator, config: LoraConfig, seed: int) -> None:
             f"{type(generator).__name__} names no layers for adapters; say lora.targets = [...]"
         )
     adapt_network(generator.module, targets, config, seed)
+
+
+def adapt_as_trained(generator: MaskedGenerator, config: LoraConfig, seed: int, checkpoint: Path) -> None:
+    """Adapt a generator as a run did, with what its adapters had learnt: to the last bit what was trained.
+
+    Merged into the weights, adapters are rounded, and in bf16 most of what they have learnt goes.
+
+    Raises:
+        RecipeError: as :func:`adapt`.
+        TrainingError: the checkpoint is damaged, or holds no such adapters.
+    """
+    adapt(generator, config, seed)
+    saved = load(checkpoint).tensors
+    for name, parameter in generator.module.named_parameters():
+        if parameter.requires_grad:
+            found = saved.get(f"parameter/{name}")
+            if found is None or found.shape != parameter.shape:
+                raise TrainingError(f"checkpoint {str(checkpoint)!r} has no adapter {name!r} of this recipe")
+            parameter.data.copy_(found)
+
+
+def digest(module: nn.Module) -> str | None:
+    """Return the sha256 of a network's adapters, and of how they are added; None of a network without."""
+    adapters = [(name, p) for name, p in module.named_parameters() if f".{ADAPTER}." in name]
+    if not adapters:
+        return None
+    found = hashlib.sha256()
+    for name, layer in _adapted(module):
+        found.update(f"{name} {layer.scaling[ADAPTER]} {layer.get_base_layer().weight.dtype}\n".encode())
+    for name, parameter in adapters:
+        found.update(f"{name}\n".encode() + parameter.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def adapt_network(module: nn.Module, targets: list[str], config: LoraConfig, seed: int) -> None:
