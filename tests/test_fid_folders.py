@@ -259,6 +259,21 @@ def test_a_reference_is_made_from_a_folder_and_says_how(world):
         open_reference(world / "made.npz", measure(weights="other"))
 
 
+def test_a_reference_is_made_by_one_command_at_a_time(world):
+    with (
+        files.owned(world / "made.npz.unfinished"),
+        pytest.raises(TrainingError, match="is being written by"),
+    ):
+        make_reference(
+            open_pictures(world / "true", None),
+            measure(),
+            world / "made.npz",
+            process=ALONE,
+            progress=lambda done, total: None,
+        )
+    assert not (world / "made.npz").exists()
+
+
 # folders
 
 

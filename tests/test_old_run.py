@@ -61,3 +61,36 @@ def test_images_of_an_old_evaluation_are_judged_again_with_the_same_verdicts(old
     assert compared.code == 0, compared.err
     overall = next(line for line in compared.out.splitlines() if "overall" in line)
     assert "+0.000" in overall
+
+
+def judge_again(old, cli, out):
+    """Judge the old images where an old evaluation was killed after eight rows and a part of one."""
+    shutil.copytree(old / "eval_unfinished", out / "geneval" / "unfinished")
+    detector = ("--set", f"eval.detector={TOY}:Tiles")
+    return lambda: cli("eval", "geneval", "--images", old / "eval" / "images", "--out", out, *detector)
+
+
+def test_an_old_unfinished_evaluation_is_judged_from_its_beginning(old, cli, tmp_path):
+    command = judge_again(old, cli, tmp_path / "out")
+    rows = tmp_path / "out/geneval/unfinished/0.jsonl"
+    text = rows.read_text()
+    assert '"correct": true' in text
+    rows.write_text(text.replace('"correct": true', '"correct": false'))  # nobody can tell: no row is trusted
+    result = command()
+    assert result.code == 0, result.err
+    rows = [(out / "geneval/results.jsonl").read_text() for out in (tmp_path / "out", old / "eval")]
+    assert rows[0] == rows[1]
+    assert not (tmp_path / "out/geneval/unfinished").exists()
+
+
+def test_what_another_old_evaluation_left_is_refused_and_goes_on_as_the_line_says(old, cli, tmp_path):
+    command = judge_again(old, cli, tmp_path / "out")
+    left = tmp_path / "out/geneval/unfinished"
+    settings = json.loads((left / "settings.json").read_text())
+    (left / "settings.json").write_text(json.dumps({**settings, "protocol": "another"}))
+    refused = command()
+    assert refused.code == 2
+    assert "they differ in protocol; finish that one, choose another --out, or delete" in refused.err
+    assert (left / "0.jsonl").read_bytes() == (old / "eval_unfinished/0.jsonl").read_bytes()
+    shutil.rmtree(left)
+    assert command().code == 0

@@ -8,8 +8,10 @@ processes.
 from __future__ import annotations
 
 import math
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -316,18 +318,25 @@ def make_reference(
     """Write the statistics of images as a reference for others; what a kill leaves lies in ``out`` + ``.unfinished``.
 
     Raises:
-        TrainingError: an image is damaged, or ``out`` cannot be written.
+        TrainingError: an image is damaged, another process makes it, or ``out`` cannot be written.
     """
+    beside = out.with_name(out.name + files.UNFINISHED)
+    with ExitStack() as stack:
+        on_main(process, lambda: stack.enter_context(files.owned(beside)))
+        statistics = _make(pictures, measure, beside, process, progress)
+        if process.rank == 0:
+            write_statistics(out, statistics)
+            shutil.rmtree(beside, ignore_errors=True)
+    return statistics
+
+
+def _make(
+    pictures: Pictures, measure: Measure, beside: Path, process: Process, progress: Progress
+) -> Statistics:
     settings = {**measure.settings(), "images": len(pictures.names)}
-    beside = out.with_name(out.name + ".unfinished")
     share = gather(pictures, measure, beside, settings, process=process, progress=progress)
     about = {**settings, **pictures.comparable, "image_sides": list(share.sides), "versions": _versions()}
-    statistics = _statistics(share, about)
-    if process.rank == 0:
-        write_statistics(out, statistics)
-        close(beside)
-        beside.rmdir()
-    return statistics
+    return _statistics(share, about)
 
 
 def label(measure: Measure, images: int) -> str:
