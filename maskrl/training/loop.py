@@ -24,7 +24,7 @@ from maskrl.runtime.metrics import MetricsLog
 from maskrl.training.display import Display
 from maskrl.training.failing import memory, rescuing
 from maskrl.training.lessons import Lessons
-from maskrl.training.opening import about, contents, eval_row, newest, open_log, read_before
+from maskrl.training.opening import about, check_prompts, contents, eval_row, newest, open_log, read_before
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
@@ -74,6 +74,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
     with memory(Progress()):
         setup = set_up(recipe)
     placement = setup.placement
+    check_prompts(placement, setup.prompts)
     with ExitStack() as stack:
         said: list[str] = []
 

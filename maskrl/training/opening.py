@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from maskrl.errors import TrainingError
+from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.geneval import GenEvalReport, read_report
 from maskrl.evals.together import on_main
+from maskrl.grpo.parts import Process
 from maskrl.recipe import SECTIONS, Recipe
 from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime import record
 from maskrl.runtime.folder import check_saved
 from maskrl.runtime.metrics import METRICS, MetricsLog, last_update, read_rows, rows_of
 from maskrl.runtime.placement import Placement
+from maskrl.runtime.prompts import prompts_digest
 from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
+from maskrl.types import Prompt
+
+
+def check_prompts(placement: Process, prompts: Sequence[Prompt]) -> None:
+    """See that all processes have read the same prompts: each takes its share of them by number.
+
+    Raises:
+        RecipeError: they have not; said by the main process alone.
+    """
+    digests = placement.gather_objects([prompts_digest(prompts)])
+
+    def refuse() -> None:
+        other = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
+        raise RecipeError(
+            f"process {other} has read other prompts than process 0 (sha256 {digests[other][:12]} and"
+            f" {digests[0][:12]}); give all of them the same file"
+        )
+
+    if len(set(digests)) > 1:
+        on_main(placement, refuse)
 
 
 def contents(recipe: Recipe, setup: Setup) -> dict[str, Any]:
