@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    handler = signal.signal(signal.SIGTERM, _terminate)
     output = sys.stdout
     sys.stdout = Sturdy(output)
     try:
@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     finally:
         sys.stdout.flush()
         sys.stdout = output
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
