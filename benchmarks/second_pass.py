@@ -48,11 +48,9 @@ def prepare(rate: float, dtype: str) -> Setup:
 
 def pairs(setup: Setup, made: Transition, rows: Tensor, condition: object) -> dict[str, Tensor]:
     """Score some transitions by every probability: Float [K] each."""
-    parts = setup.parts
+    generator, guidance = setup.learner.generator, setup.learner.algorithm.sampling.guidance_loss
     with torch.no_grad():
-        logits = parts.generator.logits(
-            made.state, condition.select(rows), made.step, parts.sampling.guidance_loss, made.masked
-        )
+        logits = generator.logits(made.state, condition.select(rows), made.step, guidance, made.masked)
         return {name: scorer.log_prob(logits, made) for name, scorer in SCORERS.items()}
 
 
@@ -60,8 +58,8 @@ def measure(rate: float, dtype: str) -> dict[str, dict[str, float]]:
     """Return rms and largest |log ratio| of every probability."""
     setup = prepare(rate, dtype)
     prompts = setup.prompts[: setup.share]
-    batch = collect(setup.parts, prompts, 0)
-    trajectory, size = batch.trajectory, setup.parts.config.group_size
+    batch = collect(setup.actor, prompts, 0)
+    trajectory, size = batch.trajectory, setup.actor.algorithm.config.group_size
     index = torch.cartesian_prod(torch.arange(trajectory.num_images), torch.arange(trajectory.num_steps))
 
     def score() -> dict[str, Tensor]:
@@ -72,7 +70,7 @@ def measure(rate: float, dtype: str) -> dict[str, dict[str, float]]:
         return {name: torch.cat([row[name] for row in found]) for name in SCORERS}
 
     before = score()
-    learn(setup.parts, batch)
+    learn(setup.learner, batch)
     after = score()
     apart = {name: (after[name] - before[name]).double() for name in SCORERS}
     return {

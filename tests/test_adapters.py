@@ -53,8 +53,8 @@ def logits(generator):
 def test_what_is_rebuilt_is_what_was_trained_to_the_last_bit(run):
     checkpoint = load(listed(run / "checkpoints")[-1])
     setup = set_up(read_recipe(run / "recipe.toml"))
-    restore(checkpoint, setup.parts, setup.learning_rate)
-    trained = logits(setup.parts.generator)
+    restore(checkpoint, setup.actor, setup.learner, setup.learning_rate)
+    trained = logits(setup.learner.generator)
     rebuilt = logits(build_painter(open_source(None, run, None, [], ("generators",))).generator)
     assert torch.equal(rebuilt, trained)
     merged = open_source(str(run / "recipe.toml"), None, checkpoint.folder / "generator", [], ("generators",))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from toy import ToyReward, toy_parts
+from toy import ToyReward, toy_halves
 
 from maskrl.asking import asking
 from maskrl.component import ComponentConfig, build
@@ -90,7 +90,9 @@ def test_other_scores_are_refused_wherever_they_arrive(answer, complaint):
     for ask in (
         judging.scores,
         lambda: score_each(reward, list(IMAGES), PROMPTS, 4),
-        lambda: collect(toy_parts(reward=reward, config={"group_size": 4}, reward_batch=4), PROMPTS[:1], 0),
+        lambda: collect(
+            toy_halves(reward=reward, config={"group_size": 4}, reward_batch=4).actor, PROMPTS[:1], 0
+        ),
     ):
         with pytest.raises(
             PluginError, match=f"^the reward 'Mine' breaks its contract: {complaint}"
@@ -103,12 +105,12 @@ def test_a_column_is_refused_where_groups_are_as_many_as_images_of_one():
     """P = G = 3: a column of scores would have been broadcast, and trained."""
     reward = make(RewardModel, score=lambda self, images, prompts: images.mean(dim=(1, 2, 3))[:, None])
     with pytest.raises(PluginError, match=r"float32 \[5, 1\] for 5 images"):
-        collect(toy_parts(reward=reward), PROMPTS[:3], 0)
+        collect(toy_halves(reward=reward).actor, PROMPTS[:3], 0)
 
 
 def test_a_held_out_reward_is_looked_at_too():
-    batch = collect(toy_parts(), PROMPTS, 2)
-    watch = Watch({"mine": rewarding(lambda right: right[1:])}, 3, 6, toy_parts().process)
+    batch = collect(toy_halves().actor, PROMPTS, 2)
+    watch = Watch({"mine": rewarding(lambda right: right[1:])}, 3, 6, toy_halves().actor.process)
     with pytest.raises(PluginError, match=r"'Mine' breaks its contract: score returned float32 \[5\] for 6"):
         watch.look(batch)
 
@@ -116,12 +118,12 @@ def test_a_held_out_reward_is_looked_at_too():
 def test_a_held_out_reward_is_not_called_what_the_agreement_of_another_is():
     rewards = {"a": ToyReward(ComponentConfig()), "a_agreement": ToyReward(ComponentConfig())}
     with pytest.raises(RecipeError, match="'a_agreement' is what the agreement of another is called"):
-        Watch(rewards, 1, 1, toy_parts().process)
+        Watch(rewards, 1, 1, toy_halves().actor.process)
 
 
 def test_a_score_that_overflows_fp32_is_not_finite():
     with pytest.raises(TrainingError, match="the reward 'Mine' gave inf"):
-        collect(toy_parts(reward=rewarding(lambda right: right.double() + 1e300)), PROMPTS, 0)
+        collect(toy_halves(reward=rewarding(lambda right: right.double() + 1e300)).actor, PROMPTS, 0)
 
 
 @pytest.mark.parametrize(

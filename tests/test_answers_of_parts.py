@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from toy import ToyGenerator, ToyReward, toy_parts
+from toy import ToyGenerator, ToyReward, toy_halves
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import PluginError, TrainingError
@@ -41,7 +41,7 @@ def test_a_filters_decisions(kept, complaint):
     with pytest.raises(
         PluginError, match=f"the filter 'Mine' breaks its contract: keep returned {complaint}"
     ):
-        collect(toy_parts(filter=group_filter), PROMPTS[:2], 0)
+        collect(toy_halves(filter=group_filter).actor, PROMPTS[:2], 0)
 
 
 @pytest.mark.parametrize("kept", [[True, False], np.array([True, False])])
@@ -55,7 +55,7 @@ def measuring(**found):
 
 
 def test_a_filters_metrics_cannot_take_the_place_of_others():
-    batch = collect(toy_parts(filter=measuring(reward_mean=77.0, filter_x=1, kind=True)), PROMPTS, 0)
+    batch = collect(toy_halves(filter=measuring(reward_mean=77.0, filter_x=1, kind=True)).actor, PROMPTS, 0)
     assert batch.metrics["reward_mean"] == pytest.approx(float(batch.rewards.mean()))
     found = {name: value for name, value in batch.metrics.items() if name.startswith("filter_")}
     assert found == {"filter_reward_mean": 77.0, "filter_x": 1.0, "filter_kind": 1.0}
@@ -121,7 +121,7 @@ def test_a_reducers_steps(answer, complaint):
     with pytest.raises(
         PluginError, match=f"the reducer 'Mine' breaks its contract: train_steps.*{complaint}"
     ):
-        collect(toy_parts(reducer=reducer), PROMPTS, 0)
+        collect(toy_halves(reducer=reducer).actor, PROMPTS, 0)
 
 
 def test_a_reducers_lists_are_taken():
@@ -141,7 +141,7 @@ def test_a_reducers_number_of_steps(steps):
         ComponentConfig()
     )
     with pytest.raises(PluginError, match=rf"rollout_steps\(3\) is {steps}, not a number in 1..3"):
-        collect(toy_parts(reducer=reducer), PROMPTS, 0)
+        collect(toy_halves(reducer=reducer).actor, PROMPTS, 0)
 
 
 @pytest.mark.parametrize("score_batch", [100, 2])
@@ -158,24 +158,24 @@ def test_a_transitions_scores(change, complaint, score_batch):
     def log_prob(self, logits, transition):
         return change(PTheta2(PTheta2.Config()).log_prob(logits, transition))
 
-    parts = toy_parts(
+    halves = toy_halves(
         transition=make(TransitionProb, log_prob=log_prob), score_batch=score_batch, micro_batch=6
     )
-    batch = collect(parts, PROMPTS, 0)
+    batch = collect(halves.actor, PROMPTS, 0)
     with pytest.raises(PluginError, match=f"the transition 'Mine' .*{complaint.removeprefix('breaks ')}"):
-        learn(parts, batch)
+        learn(halves.learner, batch)
 
 
 def test_a_sound_transition_of_others_is_checkpointed_too():
     """Activation checkpointing ends a second pass by an exception of its own, which is nobody's fault."""
-    parts = toy_parts(
+    halves = toy_halves(
         transition=make(
             TransitionProb, log_prob=lambda self, *given: PTheta2(PTheta2.Config()).log_prob(*given)
         ),
         score_batch=2,
         micro_batch=6,
     )
-    assert learn(parts, collect(parts, PROMPTS, 0))["grad_norm"] > 0
+    assert learn(halves.learner, collect(halves.actor, PROMPTS, 0))["grad_norm"] > 0
 
 
 def test_scored_returns_as_many_images():
@@ -184,7 +184,7 @@ def test_scored_returns_as_many_images():
 
     transition = make(PTheta2, scored=scored)
     with pytest.raises(PluginError, match="scored returned no Trajectory of 3 images"):
-        collect(toy_parts(transition=transition), PROMPTS, 0)
+        collect(toy_halves(transition=transition).actor, PROMPTS, 0)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_generators_pixels(change, complaint):
     generator = make(ToyGenerator, decode=decode)
     for painter in (generator, Wrapper(generator)):
         with pytest.raises(PluginError, match=f"the generator 'Mine' .*{complaint}"):
-            collect(toy_parts(painter), PROMPTS, 0)
+            collect(toy_halves(painter).actor, PROMPTS, 0)
 
 
 @pytest.mark.parametrize(
@@ -235,15 +235,15 @@ def test_a_generators_conditions_and_logits(method, change, complaint):
         return change(original(self, *given, **named))
 
     with pytest.raises(PluginError, match=f"^the generator 'Mine' {complaint}"):
-        collect(toy_parts(make(ToyGenerator, **{method: changed})), PROMPTS, 0)
+        collect(toy_halves(make(ToyGenerator, **{method: changed})).actor, PROMPTS, 0)
 
 
 def test_pixels_of_other_precision_are_taken():
     decode = lambda self, *given: ToyGenerator.decode(self, *given).double()  # noqa: E731
     generator = make(ToyGenerator, decode=decode)
-    batch = collect(toy_parts(generator), PROMPTS, 0)
+    batch = collect(toy_halves(generator).actor, PROMPTS, 0)
     assert batch.images.dtype == torch.float32
-    assert torch.equal(batch.images, collect(toy_parts(), PROMPTS, 0).images)
+    assert torch.equal(batch.images, collect(toy_halves().actor, PROMPTS, 0).images)
 
 
 def detecting(found, color="red"):

@@ -4,12 +4,11 @@ The exactness of each equation is tested beside its module: test_transitions, te
 """
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 from test_transitions import AR, MASK, MIXED, P1, P2, random_logits, transition
-from toy import PROMPTS, gradients, toy, toy_parts
+from toy import PROMPTS, gradients, toy, toy_halves
 
 from maskrl.grpo.rollout import rollout
 from maskrl.grpo.schedule import temperatures
@@ -23,7 +22,7 @@ def optimizer(generator, lr=3e-2):
 
 def test_1_the_threshold_is_a_probability_and_the_two_candidates_differ():
     # released: min(cs) in a Bool tensor, so every code passes p < True and the inner sum is 1
-    batch = collect(toy_parts(), PROMPTS, 0)
+    batch = collect(toy_halves().actor, PROMPTS, 0)
     threshold = batch.trajectory.threshold
     assert threshold.is_floating_point()
     assert ((threshold > 0) & (threshold <= 1)).all()
@@ -35,8 +34,8 @@ def test_1_the_threshold_is_a_probability_and_the_two_candidates_differ():
 def test_2_the_ratio_moves_with_the_weights_and_the_clip_acts_on_each_transition():
     # released: exp(s - s.detach()), always 1; and min taken after the mean over images
     generator = toy()
-    parts = toy_parts(generator, config={"num_updates": 4}, optimizer=optimizer(generator, lr=0.05))
-    metrics = learn(parts, collect(parts, PROMPTS, 0))
+    halves = toy_halves(generator, config={"num_updates": 4}, optimizer=optimizer(generator, lr=0.05))
+    metrics = learn(halves.learner, collect(halves.actor, PROMPTS, 0))
     assert metrics["ratio_min"] < 1 < metrics["ratio_max"]
     assert 0 < metrics["clip_fraction"] < 1
 
@@ -45,30 +44,30 @@ def test_2_the_ratio_moves_with_the_weights_and_the_clip_acts_on_each_transition
 def test_3_the_kl_has_a_value_and_a_gradient(kl):
     # released: compares s with its own detached value
     config = {"kl_coef": 1.0, "kl": kl}
-    parts, plain = toy_parts(reference=toy(seed=1), config=config), toy_parts()
-    batch = collect(parts, PROMPTS, 0)
-    assert learn(parts, batch)["kl"] > 0
-    learn(plain, batch)
-    assert not torch.allclose(gradients(parts.generator), gradients(plain.generator), rtol=1e-2)
+    halves, plain = toy_halves(reference=toy(seed=1), config=config), toy_halves()
+    batch = collect(halves.actor, PROMPTS, 0)
+    assert learn(halves.learner, batch)["kl"] > 0
+    learn(plain.learner, batch)
+    assert not torch.allclose(gradients(halves.generator), gradients(plain.generator), rtol=1e-2)
 
 
 def test_4_the_temperature_compounds_by_rule_and_not_by_history():
     # released: tau is multiplied in place inside the loop
     assert temperatures(4, "compound", 1.0) == pytest.approx([3 / 4, 3 / 8, 3 / 32, 0])
-    parts = toy_parts(sampling={"temperature_rule": "compound"})
-    taus = [collect(parts, PROMPTS, update).trajectory.tau for update in (0, 1)]
+    halves = toy_halves(sampling={"temperature_rule": "compound"})
+    taus = [collect(halves.actor, PROMPTS, update).trajectory.tau for update in (0, 1)]
     assert torch.equal(*taus)
     assert taus[0].tolist() == pytest.approx(temperatures(3, "compound", 1.0))
 
 
 def test_5_batches_of_images_are_painted_and_scored_together():
     # released: squeeze(0), so one image at a time
-    parts = toy_parts(micro_batch=100)
-    batch = collect(parts, PROMPTS, 0)
-    learn(parts, batch)
-    rows = [rows for rows, _ in parts.generator.calls]
+    halves = toy_halves(micro_batch=100)
+    batch = collect(halves.actor, PROMPTS, 0)
+    learn(halves.learner, batch)
+    rows = [rows for rows, _ in halves.generator.calls]
     assert rows == [12] * 3 + [36]
-    one = collect(replace(parts, rollout_batch=1), PROMPTS, 0)
+    one = collect(halves.but(rollout_batch=1).actor, PROMPTS, 0)
     assert torch.equal(one.trajectory.tokens, batch.trajectory.tokens)
 
 
@@ -94,24 +93,24 @@ def test_7_no_logarithm_of_zero():
 
 
 def test_dropout_is_off_while_painting_and_scoring():
-    parts = toy_parts(config={"num_updates": 2})
-    parts.generator.module.train()
-    batch = collect(parts, PROMPTS, 0)
-    assert torch.equal(batch.trajectory.tokens, collect(toy_parts(), PROMPTS, 0).trajectory.tokens)
-    parts.generator.module.train()
-    metrics = learn(parts, batch)  # the learning rate is 0
+    halves = toy_halves(config={"num_updates": 2})
+    halves.generator.module.train()
+    batch = collect(halves.actor, PROMPTS, 0)
+    assert torch.equal(batch.trajectory.tokens, collect(toy_halves().actor, PROMPTS, 0).trajectory.tokens)
+    halves.generator.module.train()
+    metrics = learn(halves.learner, batch)  # the learning rate is 0
     assert metrics["ratio_min"] == metrics["ratio_max"] == 1
 
 
 def test_the_global_random_numbers_are_neither_read_nor_reset():
-    parts = toy_parts(config={"num_updates": 2})
+    halves = toy_halves(config={"num_updates": 2})
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    batch = collect(parts, PROMPTS, 0)
-    learn(parts, batch)
+    batch = collect(halves.actor, PROMPTS, 0)
+    learn(halves.learner, batch)
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(6)
-    assert torch.equal(batch.trajectory.tokens, collect(parts, PROMPTS, 0).trajectory.tokens)
+    assert torch.equal(batch.trajectory.tokens, collect(halves.actor, PROMPTS, 0).trajectory.tokens)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 100])
@@ -127,27 +126,27 @@ def test_micro_batches_are_not_steps(micro_batch, num_updates):
 
     counting = Counting(generator.module.parameters(), lr=1e-3)
     scheduler = torch.optim.lr_scheduler.LambdaLR(counting, lambda update: 1 / (1 + update))
-    parts = toy_parts(
+    halves = toy_halves(
         generator,
         optimizer=counting,
         lr_scheduler=scheduler,
         micro_batch=micro_batch,
         config={"num_updates": num_updates},
     )
-    batch = collect(parts, PROMPTS, 0)
-    assert learn(parts, batch)["learning_rate"] == pytest.approx(1e-3)
+    batch = collect(halves.actor, PROMPTS, 0)
+    assert learn(halves.learner, batch)["learning_rate"] == pytest.approx(1e-3)
     assert len(steps) == num_updates
     assert counting.param_groups[0]["lr"] == pytest.approx(1e-3 / 2)
 
 
 def test_guidance_of_the_rollout_is_scored_with_guidance():
     same, not_same = (
-        toy_parts(sampling={"guidance_train": 2.0, "guidance_in_loss": mode})
+        toy_halves(sampling={"guidance_train": 2.0, "guidance_in_loss": mode})
         for mode in ("same", "rollout_only")
     )
-    batch = collect(same, PROMPTS, 0)
-    for parts in (same, not_same):
-        learn(parts, batch)
+    batch = collect(same.actor, PROMPTS, 0)
+    for halves in (same, not_same):
+        learn(halves.learner, batch)
     assert not torch.allclose(gradients(same.generator), gradients(not_same.generator), rtol=0.1)
 
 
@@ -165,23 +164,23 @@ def test_sums_over_a_thousand_tokens_keep_their_precision_in_bf16(name):
 
 def test_scores_reproduce_the_rollouts_own_probabilities():
     # the scorer sees the same logits as the sampler: its p of the proposals gives back the recorded threshold
-    parts = toy_parts(sampling={"guidance_train": 1.0})
-    batch = collect(parts, PROMPTS, 0)
+    halves = toy_halves(sampling={"guidance_train": 1.0})
+    batch = collect(halves.actor, PROMPTS, 0)
     for t in range(3):
         row = batch.trajectory.transitions(torch.arange(12), torch.full((12,), t))
         condition = batch.condition.select(torch.arange(12) // 3)
-        logits = parts.generator.logits(row.state, condition, row.step, 1.0, positions=row.masked)
+        logits = halves.generator.logits(row.state, condition, row.step, 1.0, positions=row.masked)
         p = row.unpack(logits.softmax(-1).gather(-1, row.pack(row.proposals)[:, None]).squeeze(-1))
         torch.testing.assert_close(p.masked_fill(~row.revealed, 2.0).amin(dim=1), row.threshold)
 
 
 def test_a_rollout_ignores_gradients_and_leaves_the_network_as_it_was():
-    parts = toy_parts()
-    before = copy.deepcopy(parts.generator.module.state_dict())
-    condition = parts.generator.encode(PROMPTS)
-    streams = [parts.stream.child(i) for i in range(4)]
-    trajectory = rollout(parts.generator, condition, streams, 3, parts.sampling, 0.0)
+    halves = toy_halves()
+    before = copy.deepcopy(halves.generator.module.state_dict())
+    condition = halves.generator.encode(PROMPTS)
+    streams = [halves.actor.stream.child(i) for i in range(4)]
+    trajectory = rollout(halves.generator, condition, streams, 3, halves.algorithm.sampling, 0.0)
     assert not trajectory.threshold.requires_grad
     assert all(
-        torch.equal(before[name], value) for name, value in parts.generator.module.state_dict().items()
+        torch.equal(before[name], value) for name, value in halves.generator.module.state_dict().items()
     )

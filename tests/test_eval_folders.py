@@ -19,7 +19,7 @@ from maskrl.evals.geneval import compare, evaluate_folder, read_report, write_re
 from maskrl.evals.images import _claim, open_folder, paint_folder
 from maskrl.evals.results import read_result, read_rows
 from maskrl.evals.scores import score_images
-from maskrl.grpo.parts import SingleProcess
+from maskrl.grpo.processes import SingleProcess
 from maskrl.identity import identity
 from maskrl.interfaces import RewardModel
 

@@ -101,11 +101,11 @@ def test_a_half_learnt_update_is_not_saved(cli, world, monkeypatch):
     steps = []
     real = learning._step
 
-    def step(parts, update):
+    def step(learner, update):
         steps.append(update)
         if len(steps) == 6:
             raise RuntimeError("the second step of the third update")
-        return real(parts, update)
+        return real(learner, update)
 
     monkeypatch.setattr(learning, "_step", step)
     with pytest.raises(RuntimeError, match="second step"):
@@ -139,20 +139,20 @@ def test_weights_that_are_not_finite_end_the_run_and_are_never_saved(cli, world)
 
 
 def test_the_parameter_that_is_not_finite_is_named():
-    from toy import toy, toy_parts
+    from toy import toy, toy_halves
 
     from maskrl.errors import TrainingError
 
     generator = toy()
-    parts = toy_parts(generator)
+    halves = toy_halves(generator)
     params = list(generator.module.parameters())
-    _check_weights(parts, params, 3)
+    _check_weights(halves.learner, params, 3)
     with torch.no_grad():
         generator.module.head.bias[1] = torch.inf
     with pytest.raises(
         TrainingError, match=r"update 3: the step has left weights .* not finite in 'head\.bias'"
     ):
-        _check_weights(parts, params, 3)
+        _check_weights(halves.learner, params, 3)
 
 
 def test_a_generator_that_cannot_be_saved_is_known_before_the_first_update(cli, world):

@@ -22,7 +22,7 @@ from maskrl.evals.fid_protocols import t2ibenchmark
 from maskrl.evals.frechet import Statistics, frechet_distance, read_statistics, write_statistics
 from maskrl.evals.pictures import open_pictures
 from maskrl.evals.results import read_result
-from maskrl.grpo.parts import SingleProcess
+from maskrl.grpo.processes import SingleProcess
 from maskrl.types import Prompt
 
 ALONE = SingleProcess()

@@ -1,11 +1,10 @@
 """Images judged in portions, beside the painting or after it; how different images of a group are."""
 
 import threading
-from dataclasses import replace
 
 import pytest
 import torch
-from toy import ToyReward, toy, toy_parts
+from toy import ToyReward, toy, toy_halves
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import PluginError, TrainingError
@@ -78,19 +77,19 @@ class Broken(ToyReward):
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_what_a_reward_raises_arrives(overlap):
-    parts = toy_parts(
+    halves = toy_halves(
         reward=Broken(ComponentConfig()), rollout_batch=4, reward_batch=4, overlap_reward=overlap
     )
     with pytest.raises(
         PluginError, match=r"the reward 'Broken' raised ValueError: no \(.*test_judging.py, line"
     ):
-        collect(parts, PROMPTS, 0)
+        collect(halves.actor, PROMPTS, 0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_overlapping_changes_no_bit_of_a_batch(dtype):
-    base = toy_parts(toy(dtype=dtype), rollout_batch=4, reward_batch=4)
-    first, second = (collect(replace(base, overlap_reward=o), PROMPTS, 3) for o in (False, True))
+    base = toy_halves(toy(dtype=dtype), rollout_batch=4, reward_batch=4)
+    first, second = (collect(base.but(overlap_reward=o).actor, PROMPTS, 3) for o in (False, True))
     assert torch.equal(first.rewards, second.rewards)
     assert torch.equal(first.adv, second.adv)
     assert torch.equal(first.trajectory.tokens, second.trajectory.tokens)
@@ -121,8 +120,8 @@ def test_diversity_of_pixels_comes_from_the_squares_of_differences():
 
 
 def test_an_update_reports_the_diversity_of_its_groups():
-    parts = toy_parts()
-    batch = collect(parts, PROMPTS, 0)
+    halves = toy_halves()
+    batch = collect(halves.actor, PROMPTS, 0)
     assert batch.metrics["diversity_tokens"] == float(token_diversity(batch.trajectory.tokens, 3))
     assert batch.metrics["diversity_pixels"] == pytest.approx(
         float(mean_square_difference(batch.images, 3)) ** 0.5
@@ -136,4 +135,4 @@ def test_a_reward_names_itself_when_it_is_not_finite():
             return super().score(images, prompts) / 0
 
     with pytest.raises(TrainingError, match="the reward 'Nan' gave"):
-        collect(toy_parts(reward=Nan(ComponentConfig())), PROMPTS, 0)
+        collect(toy_halves(reward=Nan(ComponentConfig())).actor, PROMPTS, 0)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from test_showo import write_checkpoint
 from test_training import RECIPE, comparable
-from toy import PROMPTS, gradients, toy, toy_parts
+from toy import PROMPTS, gradients, toy, toy_halves
 from toy_run import ToyGenerator
 
 from maskrl.errors import RecipeError, TrainingError
@@ -58,16 +58,16 @@ def logits_and_gradient(generator):
 def test_scoring_some_pairs_at_a_time_changes_no_gradient(transition, score_batch, kl):
     found = []
     for size in (12, score_batch):
-        parts = toy_parts(
+        halves = toy_halves(
             transition=transition,
             reference=toy(seed=1),
             config={"kl_coef": kl},
             micro_batch=12,
             score_batch=size,
         )
-        metrics = learn(parts, collect(parts, PROMPTS, 0))
+        metrics = learn(halves.learner, collect(halves.actor, PROMPTS, 0))
         assert metrics["ratio_min"] == metrics["ratio_max"] == 1
-        found.append((gradients(parts.generator), metrics["kl"]))
+        found.append((gradients(halves.generator), metrics["kl"]))
     torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-12, atol=1e-14)
     assert found[0][1] == pytest.approx(found[1][1])
 
@@ -84,9 +84,9 @@ def test_scoring_some_pairs_at_a_time_keeps_less():
     generator = toy(num_tokens=16, num_codes=512)
     sizes = []
     for score_batch in (100, 1):
-        parts = toy_parts(generator, micro_batch=100, score_batch=score_batch)
-        batch = collect(parts, PROMPTS, 0)
-        sizes.append(kept_for_backward(lambda parts=parts, batch=batch: learn(parts, batch)))
+        halves = toy_halves(generator, micro_batch=100, score_batch=score_batch)
+        batch = collect(halves.actor, PROMPTS, 0)
+        sizes.append(kept_for_backward(lambda halves=halves, batch=batch: learn(halves.learner, batch)))
     assert sizes[1] < 0.6 * sizes[0]
 
 
@@ -268,18 +268,21 @@ class Visited(torch.nn.Module):
 
 
 def test_offloaded_networks_visit_the_device_only_when_called(folder):
-    parts = toy_parts()
+    halves = toy_halves()
     decoder, judge = Visited(), Visited()
-    parts.generator.frozen = (decoder,)
-    parts.reward.modules = (judge,)
+    halves.generator.frozen = (decoder,)
+    halves.actor.reward.modules = (judge,)
     device = torch.device("meta")
-    generator, reward = OffloadedDecoder(parts.generator, device), OffloadedReward(parts.reward, device)
+    generator, reward = (
+        OffloadedDecoder(halves.generator, device),
+        OffloadedReward(halves.actor.reward, device),
+    )
     condition = generator.encode(PROMPTS[:1])
     generator.logits(torch.full((1, 6), 4), condition, StepIndex(torch.zeros(1), 3), 0.0)
     assert decoder.places == []
     images = generator.decode(torch.zeros(1, 6, dtype=torch.long), condition)
     assert decoder.places == ["meta", "cpu"]
-    assert torch.equal(reward.score(images, PROMPTS[:1]), parts.reward.score(images, PROMPTS[:1]))
+    assert torch.equal(reward.score(images, PROMPTS[:1]), halves.actor.reward.score(images, PROMPTS[:1]))
     assert judge.places == ["meta", "cpu"]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from maskrl.errors import RecipeError
-from maskrl.grpo.parts import SingleProcess
+from maskrl.grpo.processes import SingleProcess
 from maskrl.runtime.prompts import prompts_digest
 from maskrl.training.opening import check_prompts
 from maskrl.types import Prompt

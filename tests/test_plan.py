@@ -119,24 +119,24 @@ def small(*changes):
     recipe = read_recipe("shapes_clip", [*SMALL, *changes])
     setup = set_up(recipe)
     prompts = prompts_of(0, setup.prompts, 1, Stream(0))
-    return recipe, setup.parts, prompts, len(setup.parts.generator.encode(prompts).texts[0])
+    return recipe, setup, prompts, len(setup.learner.generator.encode(prompts).texts[0])
 
 
-def learn_from_nothing(parts, prompts):
+def learn_from_nothing(setup, prompts):
     """A function that takes one optimizer step, and the bytes of the gradients that it makes."""
-    batch = collect(parts, prompts, 0)
-    learn(parts, batch)  # the optimizer's moments are there throughout
-    trained = trained_parameters(parts.generator).values()
+    learn(setup.learner, collect(setup.actor, prompts, 0))  # the optimizer's moments are there throughout
+    trained = trained_parameters(setup.learner.generator).values()
     for parameter in trained:
         parameter.grad = None
-    return lambda: learn(parts, batch), sum(4 * p.numel() for p in trained)
+    batch = collect(setup.actor, prompts, 1)
+    return lambda: learn(setup.learner, batch), sum(4 * p.numel() for p in trained)
 
 
 @pytest.mark.filterwarnings("ignore:.*before the profiling started")
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_the_peak_of_an_update_is_the_planned_one(setting):
-    recipe, parts, prompts, tokens = small(*SETTINGS[setting])
-    step, gradients = learn_from_nothing(parts, prompts)
+    recipe, setup, prompts, tokens = small(*SETTINGS[setting])
+    step, gradients = learn_from_nothing(setup, prompts)
     measured = peak_of(step) - gradients
     planned = plan(recipe, tokens, 1).transient["update"]
     assert 0.9 * measured < planned < 1.15 * measured
@@ -144,27 +144,29 @@ def test_the_peak_of_an_update_is_the_planned_one(setting):
 
 @pytest.mark.parametrize("setting", ["fp32", "bf16", "adapters"])
 def test_the_peak_of_a_rollout_is_the_planned_one(setting):
-    recipe, parts, prompts, tokens = small(*SETTINGS[setting])
-    measured = peak_of(lambda: collect(parts, prompts, 0))
+    recipe, setup, prompts, tokens = small(*SETTINGS[setting])
+    measured = peak_of(lambda: collect(setup.actor, prompts, 0))
     transient = plan(recipe, tokens, 1).transient
     planned = max(transient["rollout"], transient["decode"])
     assert 0.9 * measured < planned < 1.1 * measured
 
 
 def test_the_peak_of_decoding_is_the_planned_one():
-    recipe, parts, prompts, tokens = small()
-    condition = parts.generator.encode(prompts * 4)
-    measured = peak_of(lambda: parts.generator.decode(torch.zeros(4, 36, dtype=torch.long), condition))
+    recipe, setup, prompts, tokens = small()
+    condition = setup.learner.generator.encode(prompts * 4)
+    measured = peak_of(
+        lambda: setup.learner.generator.decode(torch.zeros(4, 36, dtype=torch.long), condition)
+    )
     cost = recipe.generator.component.cost(recipe.generator.config, text_tokens=tokens)
     assert 4 * cost.decode_bytes == pytest.approx(measured, rel=0.02)
 
 
 @pytest.mark.parametrize("setting", ["fp32", "fp32, checkpointing", "guidance", "one pair", "thin adapters"])
 def test_the_flops_of_an_update_are_the_planned_ones(setting):
-    recipe, parts, prompts, tokens = small(*SETTINGS[setting])
-    batch = collect(parts, prompts, 0)
+    recipe, setup, prompts, tokens = small(*SETTINGS[setting])
+    batch = collect(setup.actor, prompts, 0)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        learn(parts, batch)
+        learn(setup.learner, batch)
     made = plan(recipe, tokens, 1)
     assert made.stages()["update"] == pytest.approx(counted.get_total_flops(), rel=0.04)
 

@@ -11,7 +11,7 @@ from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.images import image_name, open_folder, write_image, write_prompt
 from maskrl.evals.probe import countable, probe
 from maskrl.evals.results import read_result, read_rows
-from maskrl.grpo.parts import SingleProcess
+from maskrl.grpo.processes import SingleProcess
 from maskrl.types import Prompt, Stream
 
 SPOTS = Path(__file__).with_name("spots.py")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rich.console import Console
 from test_training import METRICS
-from toy import ToyReward, toy_parts
+from toy import ToyReward, toy_halves
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import RecipeError, TrainingError
@@ -25,20 +25,24 @@ class Opposite(ToyReward):
         return 3 - super().score(images, prompts)
 
 
-def watch(parts, **rewards):
-    return Watch({name: kind(ComponentConfig()) for name, kind in rewards.items()}, 3, 2, parts.process)
+def watch(halves, **rewards):
+    return Watch(
+        {name: kind(ComponentConfig()) for name, kind in rewards.items()}, 3, 2, halves.actor.process
+    )
 
 
 def test_only_every_third_update_is_looked_at():
-    parts = toy_parts()
-    looked = [watch(parts, gold=ToyReward).look(collect(parts, PROMPTS, update)) for update in range(6)]
+    halves = toy_halves()
+    looked = [
+        watch(halves, gold=ToyReward).look(collect(halves.actor, PROMPTS, update)) for update in range(6)
+    ]
     assert [bool(metrics) for metrics in looked] == [False, False, True, False, False, True]
 
 
 def test_mean_and_agreement_are_those_of_the_images_that_taught():
-    parts = toy_parts()
-    batch = collect(parts, PROMPTS, 2)
-    metrics = watch(parts, same=ToyReward, opposite=Opposite).look(batch)
+    halves = toy_halves()
+    batch = collect(halves.actor, PROMPTS, 2)
+    metrics = watch(halves, same=ToyReward, opposite=Opposite).look(batch)
     assert metrics["held_out_same"] == pytest.approx(float(batch.rewards.mean()))
     assert metrics["held_out_opposite"] == pytest.approx(3 - float(batch.rewards.mean()))
     assert metrics["held_out_same_agreement"] == pytest.approx(1)
@@ -58,9 +62,9 @@ def test_a_held_out_reward_that_is_not_finite_is_named():
         def score(self, images, prompts):
             return super().score(images, prompts) * torch.nan
 
-    parts = toy_parts()
+    halves = toy_halves()
     with pytest.raises(TrainingError, match="update 2, held out: the reward 'gold' gave nan"):
-        watch(parts, gold=Nan).look(collect(parts, PROMPTS, 2))
+        watch(halves, gold=Nan).look(collect(halves.actor, PROMPTS, 2))
 
 
 def test_a_watched_run_learns_the_same_and_logs_more(toy_recipe):

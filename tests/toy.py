@@ -1,11 +1,11 @@
-"""A generator, a reward and a rack of parts, small enough to enumerate by hand."""
+"""A generator, a reward and the halves of an update, small enough to enumerate by hand."""
 
 from __future__ import annotations
 
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maskrl.component import ComponentConfig
 from maskrl.filters.keep_all import KeepAll
 from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
-from maskrl.grpo.update import Parts, SingleProcess
+from maskrl.grpo.update import Actor, Algorithm, Learner, Portions, SingleProcess
 from maskrl.interfaces import Condition, GroupFilter, MaskedGenerator, RewardModel
 from maskrl.reducers.none import NoReduction
 from maskrl.transitions.p_theta1 import PTheta1
@@ -147,33 +147,60 @@ def toy(**settings: Any) -> ToyGenerator:
     return ToyGenerator(ToyGenerator.Config(**settings))
 
 
-def toy_parts(generator: ToyGenerator | None = None, **changes: Any) -> Parts:
-    """Parts with small defaults; ``config`` and ``sampling`` may be given as dicts of settings."""
+@dataclass(frozen=True)
+class Halves:
+    """An actor and a learner of the same weights."""
+
+    actor: Actor
+    learner: Learner
+
+    @property
+    def generator(self) -> ToyGenerator:
+        return self.learner.generator
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return self.learner.algorithm
+
+    def but(self, **changes: Any) -> Halves:
+        """The same with other fields, wherever they are; ``config`` and ``sampling`` whole."""
+        of = {kind: {f.name for f in fields(kind)} for kind in (Algorithm, Portions, Actor, Learner)}
+        taken = {kind: {name: changes[name] for name in names & set(changes)} for kind, names in of.items()}
+        assert set().union(*taken.values()) == set(changes)
+        algorithm = taken[Actor].setdefault("algorithm", replace(self.algorithm, **taken[Algorithm]))
+        taken[Learner].setdefault("algorithm", algorithm)
+        taken[Actor].setdefault("portions", replace(self.actor.portions, **taken[Portions]))
+        return Halves(replace(self.actor, **taken[Actor]), replace(self.learner, **taken[Learner]))
+
+
+def toy_halves(generator: ToyGenerator | None = None, **changes: Any) -> Halves:
+    """Halves with small defaults; ``config`` and ``sampling`` may be given as dicts of settings."""
     generator = generator or toy()
     config = GRPOConfig(**{"group_size": 3, "num_steps": 3, **changes.pop("config", {})})
     sampling = resolve(SamplingConfig(**changes.pop("sampling", {})), generator.spec)
-    optimizer = changes.pop("optimizer", None) or torch.optim.SGD(generator.module.parameters(), lr=0.0)
-    parts = Parts(
+    algorithm = Algorithm(PTheta1(PTheta1.Config()), config, sampling)
+    actor = Actor(
         generator=generator,
-        reference=None,
-        transition=PTheta1(PTheta1.Config()),
         reward=ToyReward(ToyReward.Config()),
         filter=KeepAll(KeepAll.Config()),
         reducer=NoReduction(NoReduction.Config()),
-        config=config,
-        sampling=sampling,
-        optimizer=optimizer,
-        lr_scheduler=None,
+        algorithm=algorithm,
         process=SingleProcess(),
         stream=Stream(0),
+        portions=Portions(rollout_batch=100, reward_batch=5),
+    )
+    learner = Learner(
+        generator=generator,
+        reference=None,
+        algorithm=algorithm,
+        optimizer=torch.optim.SGD(generator.module.parameters(), lr=0.0),
+        lr_scheduler=None,
+        process=SingleProcess(),
         micro_batch=4,
         score_batch=4,
-        rollout_batch=100,
-        reward_batch=5,
-        overlap_reward=False,
         max_grad_norm=math.inf,
     )
-    return replace(parts, **changes)
+    return Halves(actor, learner).but(**changes)
 
 
 def gradients(generator: ToyGenerator) -> Tensor:

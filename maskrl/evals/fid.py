@@ -32,7 +32,7 @@ from maskrl.evals.moments import Array, Moments
 from maskrl.evals.pictures import Pictures
 from maskrl.evals.results import Number, Result
 from maskrl.evals.together import Progress, dealt, on_main, together
-from maskrl.grpo.parts import Process
+from maskrl.grpo.processes import Process
 from maskrl.runtime import record
 
 ENOUGH = 30_000

@@ -43,7 +43,7 @@ from maskrl.geneval.summary import (
     summarise,
 )
 from maskrl.grpo.config import Sampling
-from maskrl.grpo.parts import Process, SingleProcess
+from maskrl.grpo.processes import Process, SingleProcess
 from maskrl.identity import identity
 from maskrl.interfaces import Detector, MaskedGenerator
 from maskrl.runtime import record

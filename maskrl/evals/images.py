@@ -30,7 +30,7 @@ from maskrl.evals.sameness import differing, unknown
 from maskrl.evals.together import Progress, dealt, on_main
 from maskrl.geneval.metadata import metadata_line
 from maskrl.grpo.config import Sampling
-from maskrl.grpo.parts import Process
+from maskrl.grpo.processes import Process
 from maskrl.identity import identity
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime import lora

@@ -17,7 +17,7 @@ from maskrl.evals import results
 from maskrl.evals.images import ImageFolder
 from maskrl.evals.sameness import differing
 from maskrl.evals.together import Progress, dealt, on_main, together
-from maskrl.grpo.parts import Process
+from maskrl.grpo.processes import Process
 from maskrl.types import Prompt
 
 Row = Mapping[str, Any]

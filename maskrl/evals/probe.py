@@ -32,7 +32,7 @@ from maskrl.evals.results import Number, Result
 from maskrl.evals.scores import score_each
 from maskrl.evals.together import Progress
 from maskrl.geneval.metadata import asked_number, check_prompts
-from maskrl.grpo.parts import Process
+from maskrl.grpo.processes import Process
 from maskrl.identity import identity
 from maskrl.interfaces import Detector, RewardModel
 from maskrl.runtime import record

@@ -18,7 +18,7 @@ from maskrl.evals.together import Progress
 from maskrl.geneval.summary import standard_error
 from maskrl.grpo import answers
 from maskrl.grpo.judging import check_finite
-from maskrl.grpo.parts import Process
+from maskrl.grpo.processes import Process
 from maskrl.identity import identity
 from maskrl.interfaces import RewardModel
 from maskrl.runtime import record

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from maskrl.errors import MaskRLError
-from maskrl.grpo.parts import Process
+from maskrl.grpo.processes import Process
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")

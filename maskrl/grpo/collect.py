@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from maskrl.grpo import answers
+from maskrl.grpo.actor import Actor
 from maskrl.grpo.advantage import advantages
+from maskrl.grpo.batch import Batch
 from maskrl.grpo.diversity import mean_square_difference, token_diversity
 from maskrl.grpo.judging import Judging, check_finite
-from maskrl.grpo.parts import Batch, Parts, lockstep
+from maskrl.grpo.logp import log_probs
+from maskrl.grpo.processes import pad_to_equal_count
 from maskrl.grpo.rollout import join, rollout
+from maskrl.grpo.version import version
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Prompt, Trajectory
 
@@ -31,7 +35,7 @@ class Group:
 
 
 @torch.no_grad()
-def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
+def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
     """Paint and judge ``group_size`` images of each of this process's P prompts; every process has as many.
 
     Groups that the filter rejects are drawn again, same prompt and new noise, on all processes together,
@@ -44,33 +48,36 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
 
     Source: Sec. 3.3, "Vanishing Samples".
     """
-    parts.generator.module.eval()  # dropout would falsify the ratio
-    painter = _Painter(parts, prompts, update)
-    local = slice(parts.process.rank * len(prompts), (parts.process.rank + 1) * len(prompts))
-    keep_S = torch.zeros(parts.process.world_size * len(prompts), dtype=torch.bool)
+    config = actor.algorithm.config
+    actor.generator.module.eval()  # dropout would falsify the ratio
+    painted_by = version(actor.generator.module)
+    painter = _Painter(actor, prompts, update)
+    local = slice(actor.process.rank * len(prompts), (actor.process.rank + 1) * len(prompts))
+    keep_S = torch.zeros(actor.process.world_size * len(prompts), dtype=torch.bool)
     groups: dict[int, Group] = {}
     num_drawn = 0
-    for attempt in range(parts.config.max_resamples + 1):
+    for attempt in range(config.max_resamples + 1):
         pending_S = ~keep_S
-        for i, group in painter.draw(lockstep(pending_S, parts.process), attempt).items():
+        for i, group in painter.draw(pad_to_equal_count(pending_S, actor.process), attempt).items():
             if pending_S[local][i]:
                 groups[i] = group
-        rewards_SG = parts.process.gather(torch.stack([groups[i].rewards for i in range(len(prompts))])).cpu()
-        keep_S[pending_S] = answers.keep(parts.filter, rewards_SG[pending_S])
+        rewards_SG = actor.process.gather(torch.stack([groups[i].rewards for i in range(len(prompts))])).cpu()
+        keep_S[pending_S] = answers.keep(actor.filter, rewards_SG[pending_S])
         num_drawn += int(pending_S.sum())
         if keep_S.all():
             break
-    adv_SG = advantages(rewards_SG, keep_S, parts.config.advantage_std, parts.config.advantage_eps)
+    adv_SG = advantages(rewards_SG, keep_S, config.advantage_std, config.advantage_eps)
     trajectory = join([groups[i].trajectory for i in range(len(prompts))])
     images = torch.cat([groups[i].images for i in range(len(prompts))])
     terms = {
         name: torch.cat([groups[i].terms[name] for i in range(len(prompts))]) for name in groups[0].terms
     }
     steps, weights = answers.train_steps(
-        parts.reducer, trajectory.num_steps, parts.stream.child("steps", update)
+        actor.reducer, trajectory.num_steps, actor.stream.child("steps", update)
     )
     return Batch(
         update=update,
+        version=painted_by,
         prompts=prompts,
         condition=painter.condition,
         trajectory=trajectory,
@@ -80,12 +87,26 @@ def collect(parts: Parts, prompts: Sequence[Prompt], update: int) -> Batch:
         adv=adv_SG[local],
         steps=steps,
         weights=weights,
+        old_logp=_old_logp(actor, painter.condition, trajectory, steps) if actor.record_logp else None,
         metrics=_reward_metrics(rewards_SG, keep_S, num_drawn)
-        | answers.metrics(parts.filter)
-        | _term_metrics(parts, terms)
-        | _rollout_metrics(parts, trajectory, images)
+        | answers.metrics(actor.filter)
+        | _term_metrics(actor, terms)
+        | _rollout_metrics(actor, trajectory, images)
         | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
     )
+
+
+def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps: Tensor) -> Tensor:
+    """Score the steps that teach, Long [k], under the weights that painted: Float [B, k]."""
+    device, size = trajectory.state.device, actor.portions.rollout_batch
+    rows_K = torch.arange(trajectory.num_images, device=device).repeat_interleave(len(steps))
+    steps_K = steps.to(device).repeat(trajectory.num_images)
+    found = []
+    for rows, at in zip(rows_K.split(size), steps_K.split(size), strict=True):
+        prompts = condition.select(rows // actor.algorithm.config.group_size)
+        taken = trajectory.transitions(rows, at)
+        found.append(log_probs(actor.generator, actor.algorithm, prompts, taken, size)[1])
+    return torch.cat(found).view(-1, len(steps))
 
 
 def encode(generator: MaskedGenerator, prompts: Sequence[Prompt]) -> Condition:
@@ -100,18 +121,20 @@ def encode(generator: MaskedGenerator, prompts: Sequence[Prompt]) -> Condition:
 class _Painter:
     """Draws the groups of one update, and times it."""
 
-    def __init__(self, parts: Parts, prompts: Sequence[Prompt], update: int) -> None:
-        self.parts, self.prompts, self.update = parts, prompts, update
-        self.condition = encode(parts.generator, prompts)
-        self._prefilled = answers.prefill(parts.generator, self.condition)
-        self.num_steps = answers.rollout_steps(parts.reducer, parts.config.steps(parts.generator.spec))
+    def __init__(self, actor: Actor, prompts: Sequence[Prompt], update: int) -> None:
+        self.actor, self.prompts, self.update = actor, prompts, update
+        self.condition = encode(actor.generator, prompts)
+        self._prefilled = answers.prefill(actor.generator, self.condition)
+        self.num_steps = answers.rollout_steps(
+            actor.reducer, actor.algorithm.config.steps(actor.generator.spec)
+        )
         self.seconds_rollout = self.seconds_reward = 0.0
 
     def draw(self, groups: Sequence[int], attempt: int) -> dict[int, Group]:
         """Paint and judge some of the P groups."""
-        parts, size = self.parts, self.parts.config.group_size
+        actor, size = self.actor, self.actor.algorithm.config.group_size
         prompts = [self.prompts[i] for i in groups for _ in range(size)]
-        judging = Judging(parts.reward, prompts, parts.reward_batch, parts.overlap_reward)
+        judging = Judging(actor.reward, prompts, actor.portions.reward_batch, actor.portions.overlap_reward)
         started = perf_counter()
         trajectory, images = self._paint(groups, attempt, judging)
         painted = perf_counter()
@@ -125,39 +148,44 @@ class _Painter:
         self.seconds_reward += perf_counter() - painted
         drawn = {}
         for i, rows in zip(groups, torch.split(torch.arange(len(images)), size), strict=True):
-            stream = parts.stream.child("scored", self.update, attempt, self._slot(i))
-            scored = answers.scored(parts.transition, trajectory.select(rows), stream)
+            stream = actor.stream.child("scored", self.update, attempt, self._slot(i))
+            scored = answers.scored(actor.algorithm.transition, trajectory.select(rows), stream)
             terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
             drawn[i] = Group(scored, images[rows], rewards_B.to(images.device)[rows], terms_G)
         return drawn
 
     def _reward_name(self) -> str:
-        return type(self.parts.reward.unwrapped()).__name__
+        return type(self.actor.reward.unwrapped()).__name__
 
     def _slot(self, group: int) -> int:
         """The place of a group in the global batch, not in the prompt file: a prompt may come twice."""
-        return self.parts.process.rank * len(self.prompts) + group
+        return self.actor.process.rank * len(self.prompts) + group
 
     def _paint(self, groups: Sequence[int], attempt: int, judging: Judging) -> tuple[Trajectory, Tensor]:
-        parts = self.parts
-        jobs = [(i, image) for i in groups for image in range(parts.config.group_size)]
+        actor = self.actor
+        jobs = [(i, image) for i in groups for image in range(actor.algorithm.config.group_size)]
         trajectories, images = [], []
-        for start in range(0, len(jobs), parts.rollout_batch):
-            chunk = jobs[start : start + parts.rollout_batch]
+        for start in range(0, len(jobs), actor.portions.rollout_batch):
+            chunk = jobs[start : start + actor.portions.rollout_batch]
             condition = self._prefilled.select(self._rows([i for i, _ in chunk]))
             streams = [
-                parts.stream.child("rollout", self.update, attempt, self._slot(i), image)
+                actor.stream.child("rollout", self.update, attempt, self._slot(i), image)
                 for i, image in chunk
             ]
-            guidance = parts.sampling.guidance_train
-            settings = (self.num_steps, parts.sampling, guidance, parts.transition.needs_sets)
-            trajectories.append(rollout(parts.generator, condition, streams, *settings))
-            images.append(answers.decode(parts.generator, trajectories[-1].tokens, condition))
+            guidance = actor.algorithm.sampling.guidance_train
+            settings = (
+                self.num_steps,
+                actor.algorithm.sampling,
+                guidance,
+                actor.algorithm.transition.needs_sets,
+            )
+            trajectories.append(rollout(actor.generator, condition, streams, *settings))
+            images.append(answers.decode(actor.generator, trajectories[-1].tokens, condition))
             judging.add(images[-1])
         return join(trajectories), torch.cat(images)
 
     def _rows(self, rows: list[int]) -> Tensor:
-        return torch.tensor(rows, device=next(self.parts.generator.module.parameters()).device)
+        return torch.tensor(rows, device=next(self.actor.generator.module.parameters()).device)
 
 
 def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, float]:
@@ -170,22 +198,22 @@ def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, 
     }
 
 
-def _term_metrics(parts: Parts, terms: Mapping[str, Tensor]) -> dict[str, float]:
+def _term_metrics(actor: Actor, terms: Mapping[str, Tensor]) -> dict[str, float]:
     """Mean of each term of a reward, and its std over all images: Float [B] each, of the groups drawn last."""
     metrics = {}
     for name, values_B in terms.items():
-        values_S = parts.process.gather(values_B)
+        values_S = actor.process.gather(values_B)
         metrics[f"reward_{name}_mean"] = float(values_S.mean())
         metrics[f"reward_{name}_std"] = float(values_S.std(correction=0))
     return metrics
 
 
-def _rollout_metrics(parts: Parts, trajectory: Trajectory, images: Tensor) -> dict[str, float]:
+def _rollout_metrics(actor: Actor, trajectory: Trajectory, images: Tensor) -> dict[str, float]:
     """Mean entropy of the proposals, diversity within groups, and the share of floored remasked positions.
 
     Floored are those that only noise could remask.
     """
-    size = parts.config.group_size
+    size = actor.algorithm.config.group_size
     remasked = (trajectory.state == trajectory.mask_id) & (trajectory.reveal_rank < 0)
     counts = torch.stack([trajectory.floored.sum(), remasked.sum(), torch.ones_like(remasked.sum())]).double()
     means = torch.stack(
@@ -195,7 +223,7 @@ def _rollout_metrics(parts: Parts, trajectory: Trajectory, images: Tensor) -> di
             mean_square_difference(images, size),
         ]
     )
-    floored, candidates, processes, nats, tokens, pixels = parts.process.sum(
+    floored, candidates, processes, nats, tokens, pixels = actor.process.sum(
         torch.cat([counts, means])
     ).tolist()
     return {

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from maskrl.errors import TrainingError
-from maskrl.grpo import answers
+from maskrl.grpo.batch import Batch
 from maskrl.grpo.collect import encode
+from maskrl.grpo.learner import Learner
+from maskrl.grpo.logp import log_probs
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
-from maskrl.grpo.parts import Batch, Parts, lockstep
+from maskrl.grpo.processes import pad_to_equal_count
+from maskrl.grpo.version import version
 from maskrl.interfaces import Condition
-from maskrl.types import Transition
 
 
 @dataclass(frozen=True)
@@ -45,39 +45,40 @@ class Scores:
     loss: Tensor
 
 
-def learn(parts: Parts, batch: Batch) -> dict[str, float]:
+def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     """Take ``num_updates`` optimizer steps, each with the loss over all pairs of the batch.
 
-    The first pass is itself the old policy: no weight moves before its last micro-batch. So its
-    log-probabilities, measured with the shapes of the later passes, are old_logp; its ratio is exactly 1.
+    Where the policy's weights are still those that painted, the first pass is itself the old policy: no weight moves
+    before its last micro-batch. So its log-probabilities, measured with the shapes of the later passes, are old_logp;
+    its ratio is exactly 1. Where they are others, old_logp is what the actor recorded.
 
     Returns:
         Metrics of the last pass, over all processes. ``loss`` is about 0 at ratio 1 by construction: there,
         only its gradient informs. ``skipped`` is 1 if the filter kept no group; then no weight moves.
 
     Raises:
-        TrainingError: a loss or a gradient that is not finite: the weights are then still sound; or weights that are
-            not.
+        TrainingError: a loss or a gradient that is not finite: the weights are then still sound; weights that are
+            not; or other weights than those that painted, and nothing recorded.
 
     Source: eqs. 10-11.
     """
-    started = perf_counter()
-    parts.generator.module.eval()  # dropout would falsify the ratio
-    keep_S = parts.process.gather(batch.keep.to(batch.trajectory.state.device)).cpu()
-    num_images = int(keep_S.sum()) * parts.config.group_size
-    pairs = _pairs(batch, lockstep(keep_S, parts.process), parts.config.group_size)
-    beta = parts.config.kl_coef
-    reference = encode(parts.reference, batch.prompts) if parts.reference and beta and num_images else None
-    old_logp: Tensor | None = None
+    started, config = perf_counter(), learner.algorithm.config
+    learner.generator.module.eval()  # dropout would falsify the ratio
+    keep_S = learner.process.gather(batch.keep.to(batch.trajectory.state.device)).cpu()
+    num_images = int(keep_S.sum()) * config.group_size
+    pairs = _pairs(batch, pad_to_equal_count(keep_S, learner.process), config.group_size)
+    base = learner.reference if config.kl_coef and num_images else None
+    reference = encode(base, batch.prompts) if base else None
+    old_logp = _recorded(learner, batch, pairs)
     metrics = dict(NOTHING_LEARNT)
-    for _ in range(parts.config.num_updates if num_images else 0):
-        parts.optimizer.zero_grad(set_to_none=True)
-        scores = _accumulate(parts, batch, pairs, old_logp, reference, num_images)
+    for _ in range(config.num_updates if num_images else 0):
+        learner.optimizer.zero_grad(set_to_none=True)
+        scores = _accumulate(learner, batch, pairs, old_logp, reference, num_images)
         old_logp = scores.logp if old_logp is None else old_logp
-        metrics = _summary(parts, pairs, scores, num_images) | {"grad_norm": _step(parts, batch.update)}
-    metrics["learning_rate"] = float(parts.optimizer.param_groups[0]["lr"])
-    if parts.lr_scheduler is not None:
-        parts.lr_scheduler.step()
+        metrics = _summary(learner, pairs, scores, num_images) | {"grad_norm": _step(learner, batch.update)}
+    metrics["learning_rate"] = float(learner.optimizer.param_groups[0]["lr"])
+    if learner.lr_scheduler is not None:
+        learner.lr_scheduler.step()
     return metrics | {"seconds_update": perf_counter() - started, "skipped": float(num_images == 0)}
 
 
@@ -90,6 +91,21 @@ NOTHING_LEARNT = {
     "kl": 0.0,
     "grad_norm": 0.0,
 }
+
+
+def _recorded(learner: Learner, batch: Batch, pairs: Pairs) -> Tensor | None:
+    """Return the log-probabilities of pairs under the weights that painted, Float [K]; None where they are these."""
+    differs = version(learner.generator.module) != batch.version
+    processes = learner.process.sum(torch.tensor(float(differs), device=pairs.rows.device))
+    if not processes:  # of all processes: they refuse together, or none waits for the others
+        return None
+    if batch.old_logp is None:
+        raise TrainingError(
+            f"update {batch.update}: the batch was painted by other weights than those that learn, and carries no"
+            " log-probabilities; collect with record_logp = True, or learn before the weights move"
+        )
+    images_b = pairs.rows[:: len(batch.steps)]
+    return batch.old_logp[images_b].flatten()
 
 
 def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
@@ -108,7 +124,7 @@ def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
 
 
 def _accumulate(
-    parts: Parts,
+    learner: Learner,
     batch: Batch,
     pairs: Pairs,
     old_logp: Tensor | None,
@@ -121,98 +137,83 @@ def _accumulate(
     images, never a mean of the micro-batches' means.
     """
     table: list[Scores] = []
-    bounds = (parts.config.eps_low, parts.config.eps_high, parts.config.dual_clip or math.inf)
-    for index in torch.split(torch.arange(len(pairs.rows), device=pairs.rows.device), parts.micro_batch):
+    config = learner.algorithm.config
+    bounds = (config.eps_low, config.eps_high, config.dual_clip or math.inf)
+    for index in torch.split(torch.arange(len(pairs.rows), device=pairs.rows.device), learner.micro_batch):
         micro = Pairs(**{name: values[index] for name, values in vars(pairs).items()})
-        logp_K, kl_K = _forward(parts, batch, micro, reference)
+        logp_K, kl_K = _forward(learner, batch, micro, reference)
         ratio_K = ratio(logp_K, logp_K.detach() if old_logp is None else old_logp[index])
         gain_K = surrogate(ratio_K, micro.adv, *bounds)
-        loss_K = -micro.weights * (gain_K - parts.config.kl_coef * kl_K)
+        loss_K = -micro.weights * (gain_K - config.kl_coef * kl_K)
         flat_K = clipped(ratio_K, micro.adv, *bounds).float()
         table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K))))
-        _check(parts, batch, micro, loss_K.detach())
+        _check(learner, batch, micro, loss_K.detach())
         (loss_K.sum() / num_images).backward()
     return Scores(**{name: torch.cat([getattr(row, name) for row in table]) for name in vars(table[0])})
 
 
-def _forward(parts: Parts, batch: Batch, micro: Pairs, reference: Condition | None) -> tuple[Tensor, Tensor]:
+def _forward(
+    learner: Learner, batch: Batch, micro: Pairs, reference: Condition | None
+) -> tuple[Tensor, Tensor]:
     """Score some pairs: log-probability and KL to the reference (0 without one), Float [K] each."""
+    config, generator = learner.algorithm.config, learner.generator
     transition = batch.trajectory.transitions(micro.rows, micro.steps)
-    prompts_K = micro.rows // parts.config.group_size
-    guidance = parts.sampling.guidance_loss
-    inputs = (transition.step, guidance, transition.masked)
-    logits_MV = answers.logits(parts.generator, transition.state, batch.condition.select(prompts_K), *inputs)
-    logp_K = _score(parts, logits_MV, transition)
-    if reference is None or parts.reference is None:
+    prompts_K = micro.rows // config.group_size
+    condition = batch.condition.select(prompts_K)
+    logits_MV, logp_K = log_probs(generator, learner.algorithm, condition, transition, learner.score_batch)
+    if reference is None or learner.reference is None:
         return logp_K, torch.zeros_like(logp_K)
+    guidance = learner.algorithm.sampling.guidance_loss
+    inputs = (reference.select(prompts_K), transition.step, guidance, transition.masked)
     with torch.no_grad():
-        base_MV = parts.reference.logits(transition.state, reference.select(prompts_K), *inputs)
-    return logp_K, KL[parts.config.kl](logits_MV, base_MV, transition)
+        base_MV = learner.reference.logits(transition.state, *inputs)
+    return logp_K, KL[config.kl](logits_MV, base_MV, transition)
 
 
-def _score(parts: Parts, logits: Tensor, transition: Transition) -> Tensor:
-    """Score the rows of a micro-batch, ``score_batch`` at a time: Float [M, V] -> Float [K].
-
-    A part keeps its logits alone; its softmax, in fp32, is computed again in the backward pass.
-    """
-    num_rows = len(transition.state)
-    if num_rows <= parts.score_batch:
-        return answers.log_prob(parts.transition, logits, transition)
-    rows = torch.arange(num_rows, device=logits.device).split(parts.score_batch)
-    sizes = [int(transition.masked[chunk].sum()) for chunk in rows]
-    again = partial(checkpoint, parts.transition.log_prob, use_reentrant=False, preserve_rng_state=False)
-    return torch.cat(
-        [
-            answers.log_prob(parts.transition, part, transition.select(chunk), again)
-            for chunk, part in zip(rows, logits.split(sizes), strict=True)
-        ]
-    )
-
-
-def _check(parts: Parts, batch: Batch, micro: Pairs, loss: Tensor) -> None:
+def _check(learner: Learner, batch: Batch, micro: Pairs, loss: Tensor) -> None:
     """Stop before a loss that is not finite reaches the weights."""
     if loss.isfinite().all():
         return
     wrong = int((~loss.isfinite()).nonzero()[0])
-    prompt = batch.prompts[int(micro.rows[wrong]) // parts.config.group_size]
+    prompt = batch.prompts[int(micro.rows[wrong]) // learner.algorithm.config.group_size]
     raise TrainingError(
-        f"update {batch.update}: the loss of {type(parts.transition).__name__!r} is {float(loss[wrong])} for"
-        f" {prompt.text!r} at step {int(micro.steps[wrong])};"
+        f"update {batch.update}: the loss of {type(learner.algorithm.transition).__name__!r} is"
+        f" {float(loss[wrong])} for {prompt.text!r} at step {int(micro.steps[wrong])};"
         " if earlier updates were sound, lower the learning rate"
     )
 
 
-def _step(parts: Parts, update: int) -> float:
+def _step(learner: Learner, update: int) -> float:
     """Add up the processes' gradients, clip, and move the weights; return the gradient's norm before the clip."""
-    params = [p for group in parts.optimizer.param_groups for p in group["params"]]
-    parts.process.sum_gradients(params)
-    norm = float(torch.nn.utils.clip_grad_norm_(params, parts.max_grad_norm))
+    params = [p for group in learner.optimizer.param_groups for p in group["params"]]
+    learner.process.sum_gradients(params)
+    norm = float(torch.nn.utils.clip_grad_norm_(params, learner.max_grad_norm))
     if not norm < torch.inf:
         raise TrainingError(
-            f"update {update}: the gradient of {type(parts.generator).__name__!r} has norm {norm};"
+            f"update {update}: the gradient of {type(learner.generator).__name__!r} has norm {norm};"
             " if earlier updates were sound, lower the learning rate"
         )
-    parts.optimizer.step()
-    _check_weights(parts, params, update)
+    learner.optimizer.step()
+    _check_weights(learner, params, update)
     return norm
 
 
-def _check_weights(parts: Parts, params: list[Tensor], update: int) -> None:
+def _check_weights(learner: Learner, params: list[Tensor], update: int) -> None:
     """Stop where a step has left weights that are not finite; they are then nothing to save."""
     if torch.stack(torch._foreach_norm([p.detach() for p in params], torch.inf)).isfinite().all():
         return
-    named = {id(parameter): name for name, parameter in parts.generator.module.named_parameters()}
+    named = {id(parameter): name for name, parameter in learner.generator.module.named_parameters()}
     wrong = next(p for p in params if not p.isfinite().all())
     raise TrainingError(
         f"update {update}: the step has left weights that are not finite in {named.get(id(wrong), 'a parameter')!r}"
-        f" (learning rate {parts.optimizer.param_groups[0]['lr']:g}); lower the learning rate, or the weight decay"
+        f" (learning rate {learner.optimizer.param_groups[0]['lr']:g}); lower the learning rate, or the weight decay"
     )
 
 
-def _summary(parts: Parts, pairs: Pairs, scores: Scores, num_images: int) -> dict[str, float]:
+def _summary(learner: Learner, pairs: Pairs, scores: Scores, num_images: int) -> dict[str, float]:
     """Gather one pass over all processes; what was run only to keep step does not count."""
     columns = (pairs.kept, scores.ratio, scores.clipped, scores.kl, scores.loss)
-    table = parts.process.gather(torch.stack([column.double() for column in columns], dim=1))
+    table = learner.process.gather(torch.stack([column.double() for column in columns], dim=1))
     _, ratio_K, clipped_K, kl_K, loss_K = table[table[:, 0] > 0].unbind(dim=1)
     return {
         "loss": float(loss_K.sum()) / num_images,

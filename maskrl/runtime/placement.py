@@ -24,7 +24,7 @@ PATIENCE = timedelta(
 
 
 class Placement:
-    """This process, as :class:`maskrl.grpo.parts.Process` describes it, and its device."""
+    """This process, as :class:`maskrl.grpo.processes.Process` describes it, and its device."""
 
     def __init__(self, device: str) -> None:
         """Join the other processes.

@@ -9,29 +9,29 @@ from contextlib import contextmanager
 import torch
 
 from maskrl.errors import TrainingError
-from maskrl.grpo.parts import Parts
+from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
 
 
 @contextmanager
-def rescuing(parts: Parts, rescue: Callable[[], None]) -> Iterator[None]:
+def rescuing(setup: Setup, rescue: Callable[[], None]) -> Iterator[None]:
     """Call ``rescue`` if what is inside fails before it has moved a weight: then all is as it was before the update.
 
     The filter's history is put back first. After a step of the optimizer there is nothing sound to save: with several
     steps an update, half of it would be learnt.
     """
-    history, steps = copy.deepcopy(parts.filter.state_dict()), 0
+    history, steps = copy.deepcopy(setup.actor.filter.state_dict()), 0
 
     def count(*_: object) -> None:
         nonlocal steps
         steps += 1
 
-    hook = parts.optimizer.register_step_post_hook(count)
+    hook = setup.learner.optimizer.register_step_post_hook(count)
     try:
         yield
     except BaseException:
         if steps == 0:
-            parts.filter.load_state_dict(history)
+            setup.actor.filter.load_state_dict(history)
             rescue()
         raise
     finally:

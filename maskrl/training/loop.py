@@ -131,16 +131,16 @@ class _Run:
         self.screen.now("painting the sample prompts")
         painted = self._paint("before")
         if checkpoint is not None:
-            restore(checkpoint, self.setup.parts, self.setup.learning_rate)
+            restore(checkpoint, self.setup.actor, self.setup.learner, self.setup.learning_rate)
             self.screen.say(f"continuing from {checkpoint.folder}")
         if checkpoint is None and self.placement.is_main and not self._is_over():
-            checkpoints.try_saving(self.folder / "checkpoints", self.setup.parts.generator)
+            checkpoints.try_saving(self.folder / "checkpoints", self.setup.learner.generator)
         if not self._is_over():
             of = self.recipe.training.updates
             self.screen.now(f"update {self.progress.update + 1} of {of} is under way")
         while not self._is_over():
             # as it is now: the row of an evaluation that fails later is written again when the run is resumed
-            with rescuing(self.setup.parts, partial(self._rescue, replace(self.progress))):
+            with rescuing(self.setup, partial(self._rescue, replace(self.progress))):
                 self._look()
             self._update()
             if self._due(self.recipe.checkpoint.every) or self._is_over():
@@ -166,16 +166,16 @@ class _Run:
         return every > 0 and self.progress.update > 0 and self.progress.update % every == 0
 
     def _update(self) -> None:
-        parts, update = self.setup.parts, self.progress.update
+        actor, learner, update = self.setup.actor, self.setup.learner, self.progress.update
         start = perf_counter()
         prompts = prompts_of(
-            update, self.setup.prompts, self.recipe.training.prompts_per_update, parts.stream
+            update, self.setup.prompts, self.recipe.training.prompts_per_update, actor.stream
         )
         first = self.placement.rank * self.setup.share
-        with rescuing(parts, partial(self._rescue, self.progress)):
-            batch = collect(parts, prompts[first : first + self.setup.share], update)
+        with rescuing(self.setup, partial(self._rescue, self.progress)):
+            batch = collect(actor, prompts[first : first + self.setup.share], update)
             held_out = self.setup.watch.look(batch)  # may fail: before a weight moves
-            metrics = {**batch.metrics, **learn(parts, batch), **held_out}
+            metrics = {**batch.metrics, **learn(learner, batch), **held_out}
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]
@@ -207,9 +207,9 @@ class _Run:
 
     def _save(self) -> None:
         if self.placement.is_main:
-            tensors, state = capture(self.setup.parts, self.progress)
+            tensors, state = capture(self.setup.actor, self.setup.learner, self.progress)
             folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
-            checkpoints.save(folder, self.progress.update, self.setup.parts.generator, tensors, state, keep)
+            checkpoints.save(folder, self.progress.update, self.setup.learner.generator, tensors, state, keep)
             note_saved(self.folder, self.progress.update)
         self.saved_at = self.progress.update
 
@@ -264,7 +264,7 @@ class _Run:
             self.screen.stage(f"GenEval {when}", done, total)
             self._leave_if_asked()
 
-        report = evaluation(self.setup.parts.generator, show)
+        report = evaluation(self.setup.learner.generator, show)
         self.screen.evaluated(when, report)
         return report
 
@@ -280,7 +280,7 @@ class _Run:
         sampler = self.setup.sampler
         if not sampler.prompts or not self.placement.is_main:
             return None
-        samples = sampler.paint(self.setup.parts.generator)
+        samples = sampler.paint(self.setup.learner.generator)
         path = self.folder / "samples" / f"{name}.png"
         save_samples(path, samples)
         self._show("samples", path)

@@ -11,7 +11,7 @@ from typing import Any
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.geneval import GenEvalReport, read_report
 from maskrl.evals.together import on_main
-from maskrl.grpo.parts import Process
+from maskrl.grpo.processes import Process
 from maskrl.recipe import SECTIONS, Recipe
 from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime import record

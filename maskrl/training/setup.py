@@ -16,8 +16,11 @@ from maskrl.asking import asking
 from maskrl.errors import RecipeError
 from maskrl.evals.geneval import GenEvalReport, check, evaluate, judge_image
 from maskrl.grpo import answers
+from maskrl.grpo.actor import Actor, Portions
+from maskrl.grpo.algorithm import Algorithm
 from maskrl.grpo.config import Sampling, resolve
-from maskrl.grpo.parts import Parts, Process
+from maskrl.grpo.learner import Learner
+from maskrl.grpo.processes import Process
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Detector, MaskedGenerator, RewardModel, TransitionProb
 from maskrl.recipe import Recipe
@@ -91,7 +94,8 @@ class Setup:
     """
 
     placement: Placement
-    parts: Parts
+    actor: Actor
+    learner: Learner
     share: int
     prompts: Sequence[Prompt]
     learning_rate: LearningRate
@@ -122,37 +126,48 @@ def set_up(recipe: Recipe) -> Setup:
     training, images = recipe.training, share * recipe.grpo.group_size
     optimizer = build_optimizer(trained_parameters(generator).values(), training)
     learning_rate, stream = LearningRate(optimizer, training), Stream(recipe.seed)
-    parts = Parts(
+    config = recipe.grpo.model_copy(update={"num_steps": num_steps})
+    algorithm = Algorithm(transition, config, sampling)
+    actor = Actor(
         generator=generator,
-        reference=_reference(generator, recipe),
-        transition=transition,
         reward=reward,
         filter=recipe.filter.build(),
         reducer=reducer,
-        config=recipe.grpo.model_copy(update={"num_steps": num_steps}),
-        sampling=sampling,
+        algorithm=algorithm,
+        process=placement,
+        stream=stream,
+        portions=_portions(training, images),
+    )
+    learner = Learner(
+        generator=generator,
+        reference=_reference(generator, recipe),
+        algorithm=algorithm,
         optimizer=optimizer,
         lr_scheduler=learning_rate,
         process=placement,
-        stream=stream,
         micro_batch=training.micro_batch,
         score_batch=training.score_batch or training.micro_batch,
-        rollout_batch=training.rollout_batch or images,
-        reward_batch=training.reward_batch
-        or (training.rollout_batch if training.overlap_reward else None)
-        or images,
-        overlap_reward=training.overlap_reward,
         max_grad_norm=training.max_grad_norm,
     )
     geneval = _geneval(recipe.eval, eval_steps, sampling, stream, placement)
     shown = choose_prompts(recipe.tracking.sample_prompts, geneval.prompts if geneval else (), prompts)
     is_right = geneval.is_right if geneval else _unknown
     sampler = Sampler(shown, stream.child("samples"), eval_steps, sampling, recipe.eval.batch, is_right)
-    watch = _watch(recipe, placement, parts.reward_batch)
+    watch = _watch(recipe, placement, actor.portions.reward_batch)
     for judge in (reward, *watch.rewards.values()):
         with asking(judge):
             judge.check(prompts)
-    return Setup(placement, parts, share, prompts, learning_rate, sampler, geneval, watch)
+    return Setup(placement, actor, learner, share, prompts, learning_rate, sampler, geneval, watch)
+
+
+def _portions(training: TrainingConfig, images: int) -> Portions:
+    """Fill in how much is painted and judged at a time; by default all images of an update."""
+    overlapped = training.rollout_batch if training.overlap_reward else None
+    return Portions(
+        rollout_batch=training.rollout_batch or images,
+        reward_batch=training.reward_batch or overlapped or images,
+        overlap_reward=training.overlap_reward,
+    )
 
 
 def _unknown(image: Tensor, prompt: Prompt) -> None:

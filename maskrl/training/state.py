@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from maskrl.asking import asking
 from maskrl.errors import TrainingError
 from maskrl.grpo import answers
-from maskrl.grpo.parts import Parts
+from maskrl.grpo.actor import Actor
+from maskrl.grpo.learner import Learner
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime.checkpoint import Checkpoint
 from maskrl.training.schedule import LearningRate
@@ -33,24 +34,25 @@ def trained_parameters(generator: MaskedGenerator) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in named if parameter.requires_grad}
 
 
-def capture(parts: Parts, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def capture(actor: Actor, learner: Learner, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors and the JSON state of a checkpoint.
 
     Args:
-        parts: weights, optimizer, filter.
+        actor: its filter.
+        learner: weights and optimizer.
         progress: the counters.
     """
-    parameters = trained_parameters(parts.generator)
+    parameters = trained_parameters(learner.generator)
     tensors: dict[str, Tensor] = {f"parameter/{name}": parameter for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
-        for key, value in parts.optimizer.state.get(parameter, {}).items():
+        for key, value in learner.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)  # bitsandbytes counts steps in an int
     state = {
         "update": progress.update,
         "rows": progress.rows,
         "rows_sha256": progress.rows_sha256,
         "seconds": progress.seconds,
-        "filter": answers.filter_state(parts.filter),
+        "filter": answers.filter_state(actor.filter),
     }
     return tensors, state
 
@@ -62,13 +64,13 @@ def read_progress(checkpoint: Checkpoint) -> Progress:
 
 
 @torch.no_grad()
-def restore(checkpoint: Checkpoint, parts: Parts, learning_rate: LearningRate) -> None:
+def restore(checkpoint: Checkpoint, actor: Actor, learner: Learner, learning_rate: LearningRate) -> None:
     """Put weights, moments, learning rate and the filter's history back, to the last bit.
 
     Raises:
         TrainingError: the recipe's generator is not the one the checkpoint was trained from.
     """
-    parameters = trained_parameters(parts.generator)
+    parameters = trained_parameters(learner.generator)
     saved = {
         key.removeprefix("parameter/"): tensor
         for key, tensor in checkpoint.tensors.items()
@@ -80,17 +82,17 @@ def restore(checkpoint: Checkpoint, parts: Parts, learning_rate: LearningRate) -
     for name, parameter in parameters.items():
         parameter.copy_(saved[name])
     moments: dict[int, dict[str, Tensor | int]] = {}
-    places = _places(parameters, parts.optimizer)
+    places = _places(parameters, learner.optimizer)
     for key, tensor in checkpoint.tensors.items():
         if key.startswith("optimizer/"):
             _, moment, name = key.split("/", 2)
             is_count = tensor.dtype == torch.int64 and tensor.ndim == 0
             moments.setdefault(places[name], {})[moment] = int(tensor) if is_count else tensor
-    groups = parts.optimizer.state_dict()["param_groups"]
-    parts.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    groups = learner.optimizer.state_dict()["param_groups"]
+    learner.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     learning_rate.continue_from(checkpoint.state["update"])
-    with asking(parts.filter):
-        parts.filter.load_state_dict(checkpoint.state["filter"])
+    with asking(actor.filter):
+        actor.filter.load_state_dict(checkpoint.state["filter"])
 
 
 def _places(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, int]:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from maskrl.errors import RecipeError
+from maskrl.grpo.batch import Batch
 from maskrl.grpo.judging import Judging, check_finite
-from maskrl.grpo.parts import Batch, Process
+from maskrl.grpo.processes import Process
 from maskrl.interfaces import RewardModel
 
 AGREEMENT = "_agreement"

@@ -1,0 +1,47 @@
+"""What paints and judges: everything that :func:`maskrl.grpo.update.collect` needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from maskrl.grpo.algorithm import Algorithm
+from maskrl.grpo.processes import Process
+from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer
+from maskrl.types import Stream
+
+
+@dataclass(frozen=True)
+class Portions:
+    """How much an actor does at a time; memory and speed only.
+
+    Attributes:
+        rollout_batch: images per forward of the rollout.
+        reward_batch: images per call of the reward.
+        overlap_reward: whether images are judged while the next ones are painted.
+    """
+
+    rollout_batch: int
+    reward_batch: int
+    overlap_reward: bool = False
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Paints groups of images and judges them.
+
+    Attributes:
+        generator: the behaviour policy; its weights are the learner's own, or others.
+        stream: the root of this run's random streams.
+        record_logp: whether a batch keeps the log-probabilities under the weights that painted it: one more forward
+            pass, needed where the learner's weights are others by the time it learns.
+    """
+
+    generator: MaskedGenerator
+    reward: RewardModel
+    filter: GroupFilter
+    reducer: StepReducer
+    algorithm: Algorithm
+    process: Process
+    stream: Stream
+    portions: Portions
+    record_logp: bool = False

@@ -1,0 +1,55 @@
+"""The log-probabilities of recorded transitions under a generator's weights. Source: eqs. 13-15."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from maskrl.grpo import answers
+from maskrl.grpo.algorithm import Algorithm
+from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
+from maskrl.types import Transition
+
+
+def log_probs(
+    generator: MaskedGenerator,
+    algorithm: Algorithm,
+    condition: Condition,
+    transition: Transition,
+    score_batch: int,
+) -> tuple[Tensor, Tensor]:
+    """Score K transitions: the logits they rest on, Float [M, V], and Float [K] nats.
+
+    Args:
+        generator: whose weights.
+        algorithm: the transition probability, and the guidance of the loss.
+        condition: of K rows.
+        transition: what happened.
+        score_batch: see :class:`maskrl.grpo.learner.Learner`.
+    """
+    guidance = algorithm.sampling.guidance_loss
+    inputs = (transition.state, condition, transition.step, guidance, transition.masked)
+    logits_MV = answers.logits(generator, *inputs)
+    return logits_MV, _score(algorithm.transition, logits_MV, transition, score_batch)
+
+
+def _score(estimator: TransitionProb, logits: Tensor, transition: Transition, score_batch: int) -> Tensor:
+    """Score the rows of a micro-batch, ``score_batch`` at a time: Float [M, V] -> Float [K].
+
+    A part keeps its logits alone; its softmax, in fp32, is computed again in the backward pass.
+    """
+    num_rows = len(transition.state)
+    if num_rows <= score_batch:
+        return answers.log_prob(estimator, logits, transition)
+    rows = torch.arange(num_rows, device=logits.device).split(score_batch)
+    sizes = [int(transition.masked[chunk].sum()) for chunk in rows]
+    again = partial(checkpoint, estimator.log_prob, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat(
+        [
+            answers.log_prob(estimator, part, transition.select(chunk), again)
+            for chunk, part in zip(rows, logits.split(sizes), strict=True)
+        ]
+    )

@@ -1,0 +1,56 @@
+"""Which weights a network has: a checksum of their bits, so that no counter can forget a change."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+PORTION = 2**20  # numbers at a time: 16 MiB beside the weights
+
+
+@torch.no_grad()
+def version(module: nn.Module) -> int:
+    """Return a number that is the same for the same parameters, and another where a bit, a place or a name differs.
+
+    It does not depend on devices. Buffers are left out: some networks keep caches in them.
+    """
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.numel()]
+    if not named:
+        return 0
+    device = named[0][1].device
+    keys = torch.tensor([_key(name, parameter) for name, parameter in named], device=device)
+    digests = torch.stack([_digest(parameter).to(device) for _, parameter in named])
+    return int((keys * digests).sum())
+
+
+def _key(name: str, parameter: Tensor) -> int:
+    """Return an odd number of 63 bits for a name, a type and a shape."""
+    text = f"{name} {parameter.dtype} {list(parameter.shape)}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1 | 1
+
+
+def _digest(parameter: Tensor) -> Tensor:
+    """Sum the bits of each number times a factor of its place, Long [], modulo 2^64: one pass, no copy.
+
+    Without factors, one number a bit up and another a bit down would look like nothing at all.
+    """
+    bits_X = parameter.detach().contiguous().flatten().view(INTEGERS[parameter.element_size()])
+    factors_X = _factors(min(len(bits_X), PORTION), parameter.device)
+    total = torch.zeros((), dtype=torch.long, device=parameter.device)
+    for portion_X in bits_X.split(PORTION):
+        total = total * _ODD + (portion_X * factors_X[: len(portion_X)]).sum() + 1
+    return total
+
+
+_ODD = 0x5851F42D4C957F2D
+
+
+def _factors(count: int, device: torch.device) -> Tensor:
+    """Return Long [count] that look drawn at random, the same on every device."""
+    x = torch.arange(1, count + 1, device=device) * -0x61C8864680B583EB
+    x = (x ^ (x >> 30)) * -0x40A7B892E31B1A47
+    x = (x ^ (x >> 27)) * -0x6B2FB644ECCEEE15
+    return (x ^ (x >> 31)) | 1
