@@ -198,9 +198,17 @@ class RewardModel(Component):
         """
         return self.score(images, prompts), {}
 
+    def term_weights(self) -> Mapping[str, float] | None:
+        """Say what each term of :meth:`score_terms` counts once it is standardised within its group, by its name.
+
+        It is asked where a recipe says ``grpo.advantage_of = "terms"``. None, the default: 1 each, if the terms add up
+        to the score; if they do not, such a recipe is refused.
+        """
+        return None
+
 
 class GroupFilter(Component):
-    """Decides which groups teach; the others are resampled."""
+    """Decides which groups teach, by the scores of their images alone, not by terms; the others are resampled."""
 
     @abstractmethod
     def keep(self, rewards: Tensor) -> Tensor:

@@ -50,6 +50,11 @@ def test_a_mix_adds_what_is_left_of_each_term(folder, images):
     assert total.std() > 0
 
 
+def test_terms_count_by_their_weights_alone(folder):
+    fit = {"reward": SHIPPED, "weight": 0.5, "mean": 3.0, "std": 10.0}
+    assert mix(folder, fit=fit, red={"reward": RED, "weight": -2}).term_weights() == {"fit": 0.5, "red": -2}
+
+
 def test_a_mix_keeps_to_the_contract_of_rewards(folder):
     two = mix(folder, a={"reward": SHIPPED}, b={"reward": SHIPPED, "weight": 0.1})
     check_reward(two, image_size=(48, 48))

@@ -22,7 +22,9 @@ class Batch:
         condition: of P rows.
         trajectory: of B = P * G images, the transitions to score.
         images: Float [B, 3, H, W] in [0, 1].
-        rewards: Float [P, G].
+        rewards: Float [P, G], the scores.
+        reward_columns: Float [P, G, R], the terms they are made of; where the reward has none, the scores themselves.
+        reward_names: of the R columns.
         keep: Bool [P]: whether the group enters the loss.
         adv: Float [P, G], 0 where the group does not.
         steps: Long [k] in [0, T), those that enter the loss; weights: Float [k].
@@ -37,6 +39,8 @@ class Batch:
     trajectory: Trajectory
     images: Tensor
     rewards: Tensor
+    reward_columns: Tensor
+    reward_names: Sequence[str]
     keep: Tensor
     adv: Tensor
     steps: Tensor

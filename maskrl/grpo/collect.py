@@ -19,6 +19,7 @@ from maskrl.grpo.judging import Judging, check_finite
 from maskrl.grpo.logp import log_probs
 from maskrl.grpo.processes import pad_to_equal_count
 from maskrl.grpo.rollout import join, rollout
+from maskrl.grpo.terms import join_terms, reward_name, weights_of_columns
 from maskrl.grpo.version import version
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Prompt, Trajectory
@@ -44,7 +45,7 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
     Raises:
         TrainingError: a reward that is not finite.
         PluginError: a component's answer is none.
-        RecipeError: more steps than tokens.
+        RecipeError: more steps than tokens, or terms of which the reward does not say what each counts.
 
     Source: Sec. 3.3, "Vanishing Samples".
     """
@@ -66,12 +67,13 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         num_drawn += int(pending_S.sum())
         if keep_S.all():
             break
-    adv_SG = advantages(rewards_SG, keep_S, config.advantage_std, config.advantage_eps)
-    trajectory = join([groups[i].trajectory for i in range(len(prompts))])
-    images = torch.cat([groups[i].images for i in range(len(prompts))])
-    terms = {
-        name: torch.cat([groups[i].terms[name] for i in range(len(prompts))]) for name in groups[0].terms
-    }
+    drawn = [groups[i] for i in range(len(prompts))]
+    trajectory = join([group.trajectory for group in drawn])
+    images = torch.cat([group.images for group in drawn])
+    columns = _columns(actor, drawn)
+    columns_SGR = torch.stack(list(columns.values()), dim=-1).cpu()
+    weights_R = _column_weights(actor, list(columns), columns_SGR, rewards_SG)
+    adv_SG = advantages(rewards_SG, columns_SGR, weights_R, keep_S, config)
     steps, weights = answers.train_steps(
         actor.reducer, trajectory.num_steps, actor.stream.child("steps", update)
     )
@@ -83,6 +85,8 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         trajectory=trajectory,
         images=images,
         rewards=rewards_SG[local],
+        reward_columns=columns_SGR[local],
+        reward_names=tuple(columns),
         keep=keep_S[local],
         adv=adv_SG[local],
         steps=steps,
@@ -90,10 +94,24 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         old_logp=_old_logp(actor, painter.condition, trajectory, steps) if actor.record_logp else None,
         metrics=_reward_metrics(rewards_SG, keep_S, num_drawn)
         | answers.metrics(actor.filter)
-        | _term_metrics(actor, terms)
+        | (_term_metrics(columns) if drawn[0].terms else {})
         | _rollout_metrics(actor, trajectory, images)
         | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
     )
+
+
+def _columns(actor: Actor, groups: Sequence[Group]) -> dict[str, Tensor]:
+    """Gather what the rewards are made of, by name: Float [S, G] each; where there are no terms, the rewards."""
+    terms = join_terms(actor.reward, [group.terms for group in groups])
+    columns = terms or {reward_name(actor.reward): torch.cat([group.rewards for group in groups])}
+    return {name: actor.process.gather(values_B.view(len(groups), -1)) for name, values_B in columns.items()}
+
+
+def _column_weights(actor: Actor, names: Sequence[str], columns: Tensor, rewards: Tensor) -> Tensor:
+    """Return what each column counts, Float [R]: asked of the reward only where columns are standardised."""
+    if actor.algorithm.config.advantage_of == "score":
+        return torch.ones(len(names))
+    return weights_of_columns(actor.reward, names, columns, rewards)
 
 
 def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps: Tensor) -> Tensor:
@@ -141,7 +159,7 @@ class _Painter:
         rewards_B, terms = judging.scores()
         for name, values_B in {
             **terms,
-            self._reward_name(): rewards_B,
+            reward_name(actor.reward): rewards_B,
         }.items():  # a sum says less than its terms
             check_finite(name, values_B, prompts, f"update {self.update}")
         self.seconds_rollout += painted - started
@@ -153,9 +171,6 @@ class _Painter:
             terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
             drawn[i] = Group(scored, images[rows], rewards_B.to(images.device)[rows], terms_G)
         return drawn
-
-    def _reward_name(self) -> str:
-        return type(self.actor.reward.unwrapped()).__name__
 
     def _slot(self, group: int) -> int:
         """The place of a group in the global batch, not in the prompt file: a prompt may come twice."""
@@ -198,13 +213,12 @@ def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, 
     }
 
 
-def _term_metrics(actor: Actor, terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """Mean of each term of a reward, and its std over all images: Float [B] each, of the groups drawn last."""
+def _term_metrics(columns: Mapping[str, Tensor]) -> dict[str, float]:
+    """Mean of each term of a reward, Float [S, G] each, and its std over all images, of the groups drawn last."""
     metrics = {}
-    for name, values_B in terms.items():
-        values_S = actor.process.gather(values_B)
-        metrics[f"reward_{name}_mean"] = float(values_S.mean())
-        metrics[f"reward_{name}_std"] = float(values_S.std(correction=0))
+    for name, values_SG in columns.items():
+        metrics[f"reward_{name}_mean"] = float(values_SG.flatten().mean())
+        metrics[f"reward_{name}_std"] = float(values_SG.flatten().std(correction=0))
     return metrics
 
 

@@ -21,6 +21,9 @@ class GRPOConfig(ComponentConfig):
     ``dual_clip`` bounds the ratio where the advantage is negative (None: not at all, as in eq. 10); 3 is usual, and
     wise where ``num_updates`` is more than 1. ``kl``: "exact" and "k2" have the gradient of KL(policy || reference),
     eq. 10's; "k3" that of KL(reference || policy).
+
+    ``advantage_of``: what is standardised within a group: the score that the reward returns, or each of its terms by
+    itself, before they are added up (GDPO).
     """
 
     group_size: Annotated[int, at_most(10_000, "a group is kept until it is judged as a whole")] = Field(
@@ -35,6 +38,7 @@ class GRPOConfig(ComponentConfig):
     kl_coef: float = Field(default=0.0, ge=0)
     dual_clip: float | None = Field(default=None, gt=1)
     kl: Literal["exact", "k2", "k3"] = "exact"
+    advantage_of: Literal["score", "terms"] = "score"
     advantage_std: Literal["group", "global", "none"] = "group"
     advantage_eps: float = Field(default=1e-4, gt=0)
     max_resamples: Annotated[int, at_most(1_000, "each paints the group anew")] = Field(default=2, ge=0)
@@ -44,6 +48,15 @@ class GRPOConfig(ComponentConfig):
         if self.dual_clip is not None and self.dual_clip <= 1 + self.eps_high:
             raise ValueError(
                 f"dual_clip = {self.dual_clip} must lie above 1 + eps_high = {1 + self.eps_high}; 3 is usual"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_are_standardised(self) -> Self:
+        if self.advantage_of == "terms" and self.advantage_std == "none":
+            raise ValueError(
+                "advantage_of = 'terms' standardises each term, and advantage_std = 'none' does not; choose 'group' or"
+                " 'global', or advantage_of = 'score'"
             )
         return self
 

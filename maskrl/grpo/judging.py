@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from maskrl.asking import refused
 from maskrl.errors import TrainingError
 from maskrl.grpo import answers
+from maskrl.grpo.terms import join_terms
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 
@@ -66,12 +66,7 @@ class Judging:
         if self._thread is not None:
             self._thread.shutdown()
         scores = [score.result() if isinstance(score, Future) else score for score in self._scores]
-        names = scores[0][1].keys()
-        if other := next((terms.keys() for _, terms in scores if terms.keys() != names), None):
-            raise refused(
-                self._reward, f"its terms are {sorted(names)} in one call and {sorted(other)} in another"
-            )
-        terms = {name: torch.cat([terms[name] for _, terms in scores]) for name in names}
+        terms = join_terms(self._reward, [terms for _, terms in scores])
         return torch.cat([total for total, _ in scores]), terms
 
     def _judge_whole_portions(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -71,3 +71,7 @@ class WeightedSum(RewardModel):
             terms[label] = answers.score(reward, images, prompts)
             total_B += term.weight * (terms[label] - term.mean) / term.std
         return total_B, terms
+
+    def term_weights(self) -> Mapping[str, float]:
+        """The weights; ``mean`` and ``std`` do not matter to a term that is standardised."""
+        return {label: term.weight for label, term in self.config.terms.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -63,3 +63,7 @@ class OffloadedReward(RewardModel):
         """As the inner reward."""
         with visiting(self.modules, self._device):
             return self.inner.score_terms(images, prompts)
+
+    def term_weights(self) -> Mapping[str, float] | None:
+        """As the inner reward."""
+        return self.inner.term_weights()

@@ -10,6 +10,7 @@ from torch import Tensor
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
 from maskrl.grpo import answers
+from maskrl.grpo.terms import term_weights
 from maskrl.interfaces import RewardModel
 from maskrl.testing.classes import check_class
 from maskrl.testing.promises import (
@@ -32,7 +33,8 @@ def check_reward(
 ) -> None:
     """Check shape, dtype and finiteness, and that a score depends on its own image and prompt alone.
 
-    Also that scores have no noise, that terms go with them, that networks are listed and costs are theirs.
+    Also that scores have no noise, that terms go with them and weights with the terms, that networks are listed and
+    costs are theirs.
 
     Raises:
         PluginError: it does not keep to :class:`maskrl.interfaces.RewardModel`.
@@ -78,6 +80,7 @@ def _check_terms(component: RewardModel, prompts: Sequence[Prompt], images: Tens
         require_floats(component, f"the term {name!r}", values, (len(prompts),), torch.float32)
         single = torch.cat([one[name] for one in alone])
         require_close(component, values, single, f"the term {name!r} of an image depends on the others")
+    term_weights(component, list(terms))
 
 
 def _check_cost(component: RewardModel) -> None:
