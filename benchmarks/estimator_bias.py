@@ -26,7 +26,8 @@ from cli_startup import commit, machine
 from torch import Tensor, nn
 
 from maskrl.grpo.confidence import border, log_softmax, pick, remaskable
-from maskrl.grpo.schedule import temperatures, unmask_counts
+from maskrl.grpo.schedule import unmask_counts
+from maskrl.grpo.temperature import temperatures
 from maskrl.transitions.ar import Ar
 from maskrl.transitions.p_theta1 import PTheta1
 from maskrl.transitions.p_theta2 import PTheta2

@@ -17,6 +17,7 @@ import torch
 from cli_startup import commit, machine
 from torch import Tensor
 
+from maskrl.grpo.policy import policy_logits
 from maskrl.grpo.update import collect, learn
 from maskrl.recipe import read_recipe
 from maskrl.training.setup import Setup, set_up
@@ -48,9 +49,10 @@ def prepare(rate: float, dtype: str) -> Setup:
 
 def pairs(setup: Setup, made: Transition, rows: Tensor, condition: object) -> dict[str, Tensor]:
     """Score some transitions by every probability: Float [K] each."""
-    generator, guidance = setup.learner.generator, setup.learner.algorithm.sampling.guidance_loss
+    sampling = setup.learner.algorithm.sampling
+    inputs = (made.step, sampling, sampling.guidance_loss, made.masked)
     with torch.no_grad():
-        logits = generator.logits(made.state, condition.select(rows), made.step, guidance, made.masked)
+        logits = policy_logits(setup.learner.generator, made.state, condition.select(rows), *inputs)
         return {name: scorer.log_prob(logits, made) for name, scorer in SCORERS.items()}
 
 

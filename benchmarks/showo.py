@@ -41,8 +41,10 @@ from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import Vocabulary
 from maskrl.grpo.config import Sampling
-from maskrl.grpo.rollout import rollout, unmask
-from maskrl.grpo.schedule import temperatures, unmask_counts
+from maskrl.grpo.rollout import rollout
+from maskrl.grpo.schedule import unmask_counts
+from maskrl.grpo.temperature import temperatures
+from maskrl.grpo.unmask import Rule, unmask
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime.autocast import Autocast
 from maskrl.training.plan import matmul_rate
@@ -192,7 +194,7 @@ class Released:
             for t in range(num_steps):
                 logits = self.logits(text, tokens)[tokens == self.spec.mask_id]
                 now = torch.stack([of_image[t] for of_image in noise])
-                step = unmask(logits, tokens, now, counts[t], taus[t], self.spec.mask_id)
+                step = unmask(logits, tokens, now, Rule(counts[t], taus[t]), self.spec.mask_id)
                 tokens = torch.where(step.reveal_rank >= 0, step.proposals, tokens)
             images.append(tokens)
         return torch.cat(images)
@@ -228,7 +230,9 @@ def ours_update(
     for index in torch.arange(len(rows)).split(micro_batch):
         pairs = trajectory.transitions(rows[index], times[index])
         chosen = condition.select(of_image[rows[index]])
-        logits = generator.logits(pairs.state, chosen, pairs.step, 0.0, pairs.masked)
+        logits = generator.logits(
+            pairs.state, chosen, pairs.step, torch.zeros(len(pairs.state)), pairs.masked
+        )
         logp = TRANSITION.log_prob(logits, pairs)
         (-(adv[rows[index]] * logp).sum() / len(texts)).backward()
 

@@ -81,22 +81,41 @@ class MaskedGenerator(Component):
         tokens: Tensor,
         condition: Condition,
         step: StepIndex,
-        guidance: float,
+        guidance: Tensor,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Predict the codes, after guidance and value temperature; differentiable in the parameters of ``module``.
+        """Predict the codes, after guidance; differentiable in the parameters of ``module``.
 
         Args:
             tokens: Long [B, N], codes or ``spec.mask_id``.
             condition: of B rows.
             step: the step of each row: some networks take the time.
-            guidance: w in (1 + w) * cond - w * uncond, which no text enters; 0 runs the conditional branch alone.
+            guidance: Float [B], fp64: w of each row in (1 + w) * cond - w * uncond, which no text enters; where all
+                are 0, the conditional branch runs alone. ``grpo.guidance.guided`` adds it.
             positions: Bool [B, N], the positions wanted.
 
         Returns:
             Float [B, N, V], or Float [M, V] for the M wanted positions, packed row by row; bf16 where the network
             computes in it and nothing was added to what came out.
         """
+
+    def confidence(self, logits: Tensor, proposals: Tensor, step: StepIndex) -> Tensor:
+        """Say how good proposals are, for ``sampling.score`` = "generator": the best positions are revealed.
+
+        Args:
+            logits: Float [M, V], after guidance.
+            proposals: Long [M], a code each.
+            step: the step of each of the M.
+
+        Returns:
+            Float [M]; Gumbel noise of the step's temperature is added.
+
+        Raises:
+            RecipeError: this generator has no score but log p.
+        """
+        raise RecipeError(
+            f'sampling.score = "generator", but {type(self).__name__} has no confidence(): choose "log_prob"'
+        )
 
     @abstractmethod
     def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
@@ -140,10 +159,12 @@ class TransitionProb(Component):
     ``needs_sets`` asks the rollout to record :attr:`maskrl.types.Transition.sets`, N * V / 8 bytes an image and step.
     ``continuous`` says whether ``log_prob`` is, in the logits: where it jumps, a second pass over a batch
     (``grpo.num_updates``) has ratios far from 1, and in bf16 nothing but.
+    ``needs_log_prob`` says whether its formula takes for granted that the proposals of the highest log p are revealed.
     """
 
     needs_sets: bool = False
     continuous: bool = True
+    needs_log_prob: bool = False
 
     @abstractmethod
     def log_prob(self, logits: Tensor, transition: Transition) -> Tensor:

@@ -36,8 +36,9 @@ class Prompt:
 class SamplerDefaults:
     """How the authors of a generator sample from it; every value can be overridden in ``[sampling]``.
 
-    ``tau_init`` scales the Gumbel noise of the confidence. ``score`` is what the noise is added to: ``log_prob`` is
-    log p of the proposal. ``guidance`` is w in (1 + w) * cond - w * uncond.
+    ``tau_init`` scales the Gumbel noise of the confidence, ``value_temperature`` divides the logits of the proposals.
+    ``score`` is what the noise is added to: ``log_prob`` is log p of the proposal. ``guidance`` is w in
+    (1 + w) * cond - w * uncond. The names are those of the tables in ``maskrl/grpo``.
     """
 
     num_steps: int
@@ -46,6 +47,10 @@ class SamplerDefaults:
     tau_init: float = 1.0
     score: str = "log_prob"
     guidance: float = 0.0
+    guidance_rule: str = "constant"
+    value_temperature_rule: str = "constant"
+    value_temperature: float = 1.0
+    position_policy: str = "confidence"
 
 
 @dataclass(frozen=True)

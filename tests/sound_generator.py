@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskrl.component import ComponentConfig
+from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Cost, GeneratorSpec, SamplerDefaults, Stream
 
@@ -86,11 +87,11 @@ class Good(MaskedGenerator):
         return self.module(tokens, letters, t)
 
     def guide(self, cond, uncond, w):
-        return (1 + w) * cond - w * uncond
+        return guided(cond, uncond, w)
 
     def logits(self, tokens, condition, step, guidance, positions=None):
         logits = self.network(tokens, condition.letters, step.t)
-        if guidance:
+        if guidance.any():
             null = self.network(tokens, torch.zeros_like(condition.letters), step.t)
             logits = self.guide(logits, null, guidance)
         return logits if positions is None else logits[positions]

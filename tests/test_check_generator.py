@@ -68,7 +68,7 @@ def before(method, change):
 
 
 def guided(rule):
-    return {"guide": lambda self, cond, uncond, w: rule(cond, uncond, w)}
+    return {"guide": lambda self, cond, uncond, w: rule(cond, uncond, w[:, None, None])}
 
 
 def texts(change):

@@ -8,10 +8,10 @@ import copy
 import pytest
 import torch
 from test_transitions import AR, MASK, MIXED, P1, P2, random_logits, transition
-from toy import PROMPTS, gradients, toy, toy_halves
+from toy import PROMPTS, gradients, rowwise, toy, toy_halves
 
 from maskrl.grpo.rollout import rollout
-from maskrl.grpo.schedule import temperatures
+from maskrl.grpo.temperature import temperatures
 from maskrl.grpo.update import collect, learn
 from maskrl.types import StepIndex
 
@@ -77,8 +77,8 @@ def test_6_only_image_codes_at_masked_positions_are_computed():
     state = torch.tensor([[0, 4, 1, 4, 4, 2], [4, 4, 4, 1, 4, 4]])
     at = StepIndex(torch.tensor([1, 0]), 3)
     condition = generator.encode(PROMPTS[:2])
-    packed = generator.logits(state, condition, at, 0.0, positions=state == 4)
-    dense = generator.logits(state, condition, at, 0.0)
+    packed = generator.logits(state, condition, at, rowwise(0.0, 2), positions=state == 4)
+    dense = generator.logits(state, condition, at, rowwise(0.0, 2))
     assert packed.shape == (3 + 5, 4)
     torch.testing.assert_close(packed, dense[state == 4])
 
@@ -169,7 +169,9 @@ def test_scores_reproduce_the_rollouts_own_probabilities():
     for t in range(3):
         row = batch.trajectory.transitions(torch.arange(12), torch.full((12,), t))
         condition = batch.condition.select(torch.arange(12) // 3)
-        logits = halves.generator.logits(row.state, condition, row.step, 1.0, positions=row.masked)
+        logits = halves.generator.logits(
+            row.state, condition, row.step, rowwise(1.0, 12), positions=row.masked
+        )
         p = row.unpack(logits.softmax(-1).gather(-1, row.pack(row.proposals)[:, None]).squeeze(-1))
         torch.testing.assert_close(p.masked_fill(~row.revealed, 2.0).amin(dim=1), row.threshold)
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from test_showo import write_checkpoint
 from test_training import RECIPE, comparable
-from toy import PROMPTS, gradients, toy, toy_halves
+from toy import PROMPTS, gradients, rowwise, toy, toy_halves
 from toy_run import ToyGenerator
 
 from maskrl.errors import RecipeError, TrainingError
@@ -43,7 +43,7 @@ def tokens():
 def logits_and_gradient(generator):
     """Logits of three rows, and every gradient of a sum over them."""
     generator.module.zero_grad()
-    found = generator.logits(tokens(), generator.encode(TEXTS), STEP, 0.0)
+    found = generator.logits(tokens(), generator.encode(TEXTS), STEP, rowwise(0.0, len(TEXTS)))
     found.float().logsumexp(-1).square().sum().backward()
     named = trained_parameters(generator).items()
     return found.detach(), {name: p.grad.clone() for name, p in named if p.grad is not None}
@@ -156,7 +156,9 @@ def test_the_reference_is_the_network_without_adapters(showo):
     assert (adapted - plain).abs().max() > 1e-3
     reference = Unadapted(showo)
     condition = reference.prefill(reference.encode(TEXTS))
-    assert torch.allclose(reference.logits(tokens(), condition, STEP, 0.0), plain, atol=1e-6)
+    assert torch.allclose(
+        reference.logits(tokens(), condition, STEP, rowwise(0.0, len(tokens()))), plain, atol=1e-6
+    )
     again, after = logits_and_gradient(showo)
     assert torch.equal(adapted, again)
     assert before.keys() == after.keys()
@@ -278,7 +280,7 @@ def test_offloaded_networks_visit_the_device_only_when_called(folder):
         OffloadedReward(halves.actor.reward, device),
     )
     condition = generator.encode(PROMPTS[:1])
-    generator.logits(torch.full((1, 6), 4), condition, StepIndex(torch.zeros(1), 3), 0.0)
+    generator.logits(torch.full((1, 6), 4), condition, StepIndex(torch.zeros(1), 3), rowwise(0.0))
     assert decoder.places == []
     images = generator.decode(torch.zeros(1, 6, dtype=torch.long), condition)
     assert decoder.places == ["meta", "cpu"]

@@ -15,12 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskrl.errors import RecipeError
 from maskrl.generators.showo.generator import Showo
+from maskrl.grpo.unmask import Rule, unmask
 from maskrl.grpo.update import collect, learn
 from maskrl.recipe import read_recipe
 from maskrl.rewards.clip import Clip
 from maskrl.runtime.lora import adapt
 from maskrl.sections import LoraConfig
-from maskrl.training.plan import cheaper, plan, plan_of
+from maskrl.training.plan import SAMPLE_BYTES, cheaper, plan, plan_of
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import set_up
 from maskrl.training.state import trained_parameters
@@ -149,6 +150,15 @@ def test_the_peak_of_a_rollout_is_the_planned_one(setting):
     transient = plan(recipe, tokens, 1).transient
     planned = max(transient["rollout"], transient["decode"])
     assert 0.9 * measured < planned < 1.1 * measured
+
+
+@pytest.mark.parametrize("portion", [64, 256, 4 * 256])
+def test_the_peak_of_a_step_that_samples_in_portions_is_the_planned_one(portion):
+    """24 bytes for each logit of a portion, and next to nothing for the others."""
+    logits, state = torch.randn(4 * 256, 512), torch.full((4, 256), 999)
+    given = (logits, state, torch.rand(4, 2, 256), Rule(9, 1.0), 999)
+    measured = peak_of(lambda: unmask(*given, portion=portion))
+    assert measured == pytest.approx(SAMPLE_BYTES * portion * 512, rel=0.1, abs=2**18)
 
 
 def test_the_peak_of_decoding_is_the_planned_one():

@@ -2,12 +2,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import PROMPTS, toy
+from toy import PROMPTS, rowwise, toy
 
 from maskrl.errors import RecipeError
 from maskrl.grpo.config import SamplingConfig, resolve
-from maskrl.grpo.rollout import join, rollout, unmask
+from maskrl.grpo.rollout import join, rollout
 from maskrl.grpo.schedule import unmask_counts
+from maskrl.grpo.unmask import Rule, unmask
 from maskrl.types import StepIndex, Stream
 
 
@@ -50,7 +51,7 @@ def test_threshold_and_entropy_are_those_of_the_behaviour_policy():
     condition = generator.encode(PROMPTS)
     for t in range(3):
         step = record.transitions(torch.arange(4), torch.full((4,), t))
-        p_BNV = generator.logits(step.state, condition, step.step, 0.7).softmax(-1)
+        p_BNV = generator.logits(step.state, condition, step.step, rowwise(0.7, 4)).softmax(-1)
         chosen_BN = p_BNV.gather(-1, step.proposals.clamp(max=3)[..., None]).squeeze(-1)
         for b in range(4):
             assert step.threshold[b].item() == pytest.approx(chosen_BN[b][step.revealed[b]].min().item())
@@ -117,7 +118,7 @@ def blank(batch, num_tokens=5, mask_id=9):
 
 @pytest.mark.parametrize("num_revealed", [1, 2, 5])
 def test_ties_go_to_the_lowest_index(num_revealed):
-    step = unmask(torch.zeros(10, 3), blank(2), torch.rand(2, 2, 5), num_revealed, 0.0, 9)
+    step = unmask(torch.zeros(10, 3), blank(2), torch.rand(2, 2, 5), Rule(num_revealed, 0.0), 9)
     assert torch.equal(step.reveal_rank[0, :num_revealed], torch.arange(num_revealed))
     assert (step.reveal_rank[:, num_revealed:] == -1).all()
 
@@ -125,7 +126,7 @@ def test_ties_go_to_the_lowest_index(num_revealed):
 def test_without_noise_the_most_confident_are_revealed_in_order():
     torch.manual_seed(0)
     logits_BNV = torch.randn(50, 5, 4, dtype=torch.float64)
-    step = unmask(logits_BNV.flatten(0, 1), blank(50), torch.rand(50, 2, 5), 3, 0.0, 9)
+    step = unmask(logits_BNV.flatten(0, 1), blank(50), torch.rand(50, 2, 5), Rule(3, 0.0), 9)
     logp_BN = logits_BNV.log_softmax(-1).gather(-1, step.proposals[..., None]).squeeze(-1)
     order_BN = logp_BN.argsort(dim=1, descending=True)[:, :3]
     assert torch.equal(step.reveal_rank.gather(1, order_BN), torch.arange(3).expand(50, 3))
@@ -138,7 +139,7 @@ def test_noise_of_temperature_one_picks_positions_by_their_probability():
     count = 40_000
     uniform = torch.rand(count, 2, 3, generator=torch.Generator().manual_seed(1))
     uniform[:, 0] = 0.0  # always code 0
-    step = unmask(logits_NV.repeat(count, 1), blank(count, 3), uniform, 1, 1.0, 9)
+    step = unmask(logits_NV.repeat(count, 1), blank(count, 3), uniform, Rule(1, 1.0), 9)
     assert (step.proposals == 0).all()
     shares = (step.reveal_rank == 0).double().mean(dim=0)
     torch.testing.assert_close(shares, p / p.sum(), atol=0.01, rtol=0)
@@ -148,15 +149,32 @@ def test_proposals_follow_the_distribution_and_codes_of_no_probability_never_com
     p = torch.tensor([0.0, 0.2, 0.5, 0.3, 0.0])
     uniform = torch.rand(1, 2, 50_000, generator=torch.Generator().manual_seed(0))
     uniform[0, 0, :2] = torch.tensor([0.0, 1 - 2**-24])
-    step = unmask(p.log().expand(50_000, 5), blank(1, 50_000), uniform, 1, 0.0, 9)
+    step = unmask(p.log().expand(50_000, 5), blank(1, 50_000), uniform, Rule(1, 0.0), 9)
     assert step.proposals[0, :2].tolist() == [1, 3]
     shares = step.proposals[0].bincount(minlength=5) / 50_000
     assert shares[0] == shares[4] == 0
     torch.testing.assert_close(shares, p, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [None, torch.tensor([0.7], dtype=torch.float64)])
+@pytest.mark.parametrize("portion", [1, 7, 40, 119, 120, 10**6])
+def test_portions_of_positions_change_nothing(dtype, temperature, portion):
+    """120 positions of three rows, some of them known, and 37 codes, which fill no whole vector of a CPU."""
+    rng = torch.Generator().manual_seed(0)
+    state = torch.where(torch.rand(3, 50, generator=rng).argsort(dim=1) < 40, 99, 5)
+    logits = (4 * torch.randn(120, 37, generator=rng)).to(dtype)
+    uniform = torch.rand(3, 2, 50, generator=rng)
+    whole, parts = (
+        unmask(logits, state, uniform, Rule(9, 1.0, temperature), 99, record_sets=True, portion=size)
+        for size in (None, portion)
+    )
+    assert same(whole, parts)
+    assert whole.sets.any()
+
+
 def test_noise_is_finite_where_the_uniform_is_zero():
-    step = unmask(torch.zeros(5, 3), blank(1), torch.zeros(1, 2, 5), 2, 1.0, 9)
+    step = unmask(torch.zeros(5, 3), blank(1), torch.zeros(1, 2, 5), Rule(2, 1.0), 9)
     assert step.reveal_rank.tolist() == [[0, 1, -1, -1, -1]]
 
 
@@ -166,7 +184,7 @@ def test_floored_means_that_no_code_could_have_been_remasked_without_noise(seed,
     rng = torch.Generator().manual_seed(seed)
     logits_NV = torch.randn(5, 3, generator=rng, dtype=torch.float64) * 2
     logits_NV = logits_NV.round() if ties else logits_NV
-    step = unmask(logits_NV, blank(1), torch.rand(1, 2, 5, generator=rng), 2, 3.0, 9)
+    step = unmask(logits_NV, blank(1), torch.rand(1, 2, 5, generator=rng), Rule(2, 3.0), 9)
     log_p_NV = logits_NV.log_softmax(-1)
     revealed = [i for i in range(5) if step.reveal_rank[0, i] >= 0]
     confidence = {i: log_p_NV[i, step.proposals[0, i]] for i in revealed}
@@ -187,7 +205,7 @@ def test_floored_happens_and_only_with_noise():
 
 def test_the_recorded_threshold_rounds_back_to_the_log_probability():
     logits = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * 8
-    step = unmask(logits, blank(1000), torch.rand(1000, 2, 5), 2, 1.0, 9)
+    step = unmask(logits, blank(1000), torch.rand(1000, 2, 5), Rule(2, 1.0), 9)
     logp = logits.log_softmax(-1).gather(-1, step.proposals.flatten()[:, None]).view(1000, 5)
     lowest = logp.masked_fill(step.reveal_rank < 0, torch.inf).amin(dim=1)
     assert torch.equal(step.threshold.log().float(), lowest)
@@ -202,16 +220,10 @@ def test_guidance_of_zero_runs_one_branch_and_other_guidance_changes_the_images(
     tokens, at = blank(1, 6, 4), StepIndex(torch.zeros(1, dtype=torch.long), 3)
     conditional = generator.encode(PROMPTS[:1])
     w = 1.5
-    mixed = (1 + w) * generator.logits(tokens, conditional, at, 0) - w * generator.logits(tokens, null, at, 0)
-    torch.testing.assert_close(generator.logits(tokens, conditional, at, w), mixed)
-
-
-def test_a_generator_with_another_score_is_refused():
-    from dataclasses import replace
-
-    spec = toy().spec
-    with pytest.raises(RecipeError, match="'logit'"):
-        resolve(SamplingConfig(), replace(spec, sampler=replace(spec.sampler, score="logit")))
+    mixed = (1 + w) * generator.logits(tokens, conditional, at, rowwise(0)) - w * generator.logits(
+        tokens, null, at, rowwise(0)
+    )
+    torch.testing.assert_close(generator.logits(tokens, conditional, at, rowwise(w)), mixed)
 
 
 def test_defaults_are_the_generators_own():

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrl.errors import RecipeError
-from maskrl.grpo.schedule import SCHEDULES, temperatures, unmask_counts
+from maskrl.grpo.schedule import SCHEDULES, unmask_counts
+from maskrl.grpo.temperature import temperatures
 
 
 def showo_counts(num_tokens, num_steps):
@@ -73,7 +74,9 @@ def test_linear_runs_from_tau_init_to_zero():
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(RecipeError, match="'cosign'; there are 'cosine', 'linear'"):
+    with pytest.raises(
+        RecipeError, match=r"'cosign'; did you mean 'cosine'.*; there are 'cosine', 'linear', 'arccos'"
+    ):
         unmask_counts(4, 2, "cosign")
-    with pytest.raises(RecipeError, match="temperature_rule"):
+    with pytest.raises(RecipeError, match="no temperature_rule"):
         temperatures(2, "cold", 1.0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
+from toy import rowwise
 from transformers import PhiConfig, PreTrainedTokenizerFast
 
 from maskrl.errors import RecipeError
@@ -153,7 +154,7 @@ def test_reading_a_text_once_changes_nothing(generator):
     weight = torch.randn(5, 9, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     results = {}
     for name, logits in (
-        ("ours", lambda: generator.logits(tokens, condition, step, 0.0)),
+        ("ours", lambda: generator.logits(tokens, condition, step, rowwise(0.0, len(tokens)))),
         ("padded", lambda: padded_logits(generator, TEXTS, tokens)),
     ):
         generator.module.zero_grad()
@@ -171,7 +172,9 @@ def test_guided_logits_are_those_of_both_padded_branches(generator):
     generator.module.double()
     tokens = torch.randint(0, 9, (5, 9), generator=torch.Generator().manual_seed(0))
     condition = generator.prefill(generator.encode([Prompt(text) for text in TEXTS]))
-    guided = generator.logits(tokens, condition, StepIndex(torch.zeros(5, dtype=torch.long), 4), 3.0)
+    guided = generator.logits(
+        tokens, condition, StepIndex(torch.zeros(5, dtype=torch.long), 4), rowwise(3.0, 5)
+    )
     conditional, empty = padded_logits(generator, TEXTS, tokens), padded_logits(generator, [""] * 5, tokens)
     assert torch.allclose(guided, 4 * conditional - 3 * empty, atol=1e-11)
 
@@ -190,9 +193,9 @@ def test_a_prefilled_condition_is_the_same_and_is_read_once(generator):
     generator.module.read = lambda texts, end: reads.append([len(text) for text in texts]) or read(texts, end)
     for guidance, read_lengths in ((0.0, [5, 4]), (1.0, [5, 4, 3])):
         reads.clear()
-        again = generator.logits(tokens, prefilled.select(rows), step, guidance)
+        again = generator.logits(tokens, prefilled.select(rows), step, rowwise(guidance, 5))
         assert reads == []
-        plain = generator.logits(tokens, condition.select(rows), step, guidance)
+        plain = generator.logits(tokens, condition.select(rows), step, rowwise(guidance, 5))
         assert reads == [read_lengths]  # each text once, however many rows have it
         assert torch.allclose(again, plain, atol=1e-6)
 
@@ -203,10 +206,12 @@ def test_the_network_under_autocast_attends_in_bf16(generator):
     step = StepIndex(torch.zeros(2, dtype=torch.long), 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         prefilled = generator.prefill(condition)
-        halved = generator.logits(tokens, prefilled, step, 0.0)
+        halved = generator.logits(tokens, prefilled, step, rowwise(0.0, 2))
     assert {part.dtype for layer in prefilled.memory.layers for part in layer} == {torch.bfloat16}
     assert halved.dtype == torch.bfloat16
-    assert torch.allclose(halved.float(), generator.logits(tokens, condition, step, 0.0), atol=0.1)
+    assert torch.allclose(
+        halved.float(), generator.logits(tokens, condition, step, rowwise(0.0, len(tokens))), atol=0.1
+    )
 
 
 def test_the_head_is_asked_for_codes_only(generator):
@@ -220,7 +225,7 @@ def test_the_head_is_asked_for_codes_only(generator):
     generator.module.showo.lm_head.register_forward_hook(lambda *_: calls.append(1))
     prompts = [Prompt("a"), Prompt("b c")]
     tokens = torch.full((2, 9), generator.spec.mask_id)
-    generator.logits(tokens, generator.encode(prompts), StepIndex(torch.zeros(2), 1), 0.0)
+    generator.logits(tokens, generator.encode(prompts), StepIndex(torch.zeros(2), 1), rowwise(0.0, 2))
     assert not calls
 
 
@@ -231,9 +236,9 @@ def test_wanted_positions_are_rows_of_the_whole(generator):
     wanted[0, 3] = True
     step = StepIndex(torch.zeros(2, dtype=torch.long), 4)
     for guidance in (0.0, 1.5):
-        whole = generator.logits(tokens, condition, step, guidance)
+        whole = generator.logits(tokens, condition, step, rowwise(guidance, 2))
         assert whole.shape == (2, 9, 8)
-        packed = generator.logits(tokens, condition, step, guidance, positions=wanted)
+        packed = generator.logits(tokens, condition, step, rowwise(guidance, 2), positions=wanted)
         assert torch.allclose(packed, whole[wanted], atol=1e-5)
 
 
@@ -241,9 +246,9 @@ def test_guidance_moves_away_from_the_empty_text(generator):
     tokens = torch.full((1, 9), generator.spec.mask_id)
     step = StepIndex(torch.zeros(1, dtype=torch.long), 4)
     conditional, empty = (
-        generator.logits(tokens, generator.encode([Prompt(text)]), step, 0.0) for text in ("a b", "")
+        generator.logits(tokens, generator.encode([Prompt(text)]), step, rowwise(0.0)) for text in ("a b", "")
     )
-    guided = generator.logits(tokens, generator.encode([Prompt("a b")]), step, 2.0)
+    guided = generator.logits(tokens, generator.encode([Prompt("a b")]), step, rowwise(2.0))
     assert torch.allclose(guided, 3 * conditional - 2 * empty, atol=1e-5)
 
 

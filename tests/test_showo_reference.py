@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
+from toy import rowwise
 from transformers import PhiConfig, PreTrainedTokenizerFast
 
 from maskrl.generators.showo.generator import Showo
@@ -187,7 +188,7 @@ def test_logits_are_the_public_ones(generator, case):
         generator.module.to(dtype)
         condition = generator.encode([Prompt(text) for text in case["texts"]])
         for given in (condition, generator.prefill(condition)):
-            found = generator.logits(tokens, given, step, guidance)
+            found = generator.logits(tokens, given, step, rowwise(guidance, len(tokens)))
             assert (found - expected).abs().max() < tolerance
 
 

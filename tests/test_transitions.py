@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrl.grpo.confidence import border, pack_bits, remaskable, unpack_bits
-from maskrl.grpo.rollout import unmask
+from maskrl.grpo.unmask import Rule, unmask
 from maskrl.transitions.ar import Ar
 from maskrl.transitions.p_theta1 import LOG_FLOOR, PTheta1
 from maskrl.transitions.p_theta2 import PTheta2
@@ -73,7 +73,7 @@ def outcomes(logits, num_revealed):
     low_NV = p_NV.cumsum(-1) - p_NV / 2  # the middle of each code's interval
     uniform = torch.stack([low_NV[torch.arange(num_masked), all_BN], torch.full(all_BN.shape, 0.5)], dim=1)
     blank = torch.full(all_BN.shape, MASK)
-    step = unmask(logits.repeat(len(all_BN), 1), blank, uniform, num_revealed, 0.0, MASK)
+    step = unmask(logits.repeat(len(all_BN), 1), blank, uniform, Rule(num_revealed, 0.0), MASK)
     assert torch.equal(step.proposals, all_BN)
     chances = p_NV[torch.arange(num_masked), all_BN].prod(dim=1)
     table = {}
@@ -114,7 +114,7 @@ def test_p_theta1_sums_to_one_on_any_ties(values, num_revealed):
 def test_p_theta1_agrees_with_counting_the_real_sampler():
     logits, count = random_logits(7, 4, 3), 200_000
     uniform = torch.rand(count, 2, 4, generator=torch.Generator().manual_seed(3))
-    step = unmask(logits.repeat(count, 1), torch.full((count, 4), MASK), uniform, 2, 0.0, MASK)
+    step = unmask(logits.repeat(count, 1), torch.full((count, 4), MASK), uniform, Rule(2, 0.0), MASK)
     shown = torch.where(step.reveal_rank >= 0, step.proposals, MASK)
     states, counts = shown.unique(dim=0, return_counts=True)
     seen = {tuple(state): n for state, n in zip(states.tolist(), counts.tolist(), strict=True)}
@@ -194,17 +194,17 @@ def test_the_rollout_records_the_sets_it_used():
     logits = random_logits(3, 6, 5).repeat(40, 1)
     uniform = torch.rand(40, 2, 6, generator=torch.Generator().manual_seed(3))
     state = torch.full((40, 6), MASK)
-    step = unmask(logits, state, uniform, 2, 0.0, MASK, record_sets=True)
+    step = unmask(logits, state, uniform, Rule(2, 0.0), MASK, record_sets=True)
     made = transition(state.tolist(), step.proposals.tolist(), [[]] * 40)
     made = replace(made, reveal_rank=step.reveal_rank, floored=step.floored, sets=step.sets)
     torch.testing.assert_close(KEPT.log_prob(logits, made), P1.log_prob(logits, made))
-    assert unmask(logits, state, uniform, 2, 0.0, MASK).sets.numel() == 0
+    assert unmask(logits, state, uniform, Rule(2, 0.0), MASK).sets.numel() == 0
 
 
 def test_the_border_of_the_noisy_confidence_by_plain_loops():
     logits, tau = random_logits(5, 6, 4).repeat(200, 1), 1.0
     uniform = torch.rand(200, 2, 6, generator=torch.Generator().manual_seed(5))
-    step = unmask(logits, torch.full((200, 6), MASK), uniform, 3, tau, MASK)
+    step = unmask(logits, torch.full((200, 6), MASK), uniform, Rule(3, tau), MASK)
     made = transition(step.state.tolist(), step.proposals.tolist(), [[]] * 200)
     made = replace(made, reveal_rank=step.reveal_rank, floored=step.floored)
     p = logits.softmax(-1).view(200, 6, 4)
@@ -224,7 +224,7 @@ def test_the_border_of_the_noisy_confidence_by_plain_loops():
     found = BORDER.log_prob(logits, made)
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
     assert (found - P1.log_prob(logits, made)).abs().max() > 0.5  # with noise it is another threshold
-    quiet = unmask(logits, torch.full((200, 6), MASK), uniform, 3, 0.0, MASK)
+    quiet = unmask(logits, torch.full((200, 6), MASK), uniform, Rule(3, 0.0), MASK)
     calm = replace(made, proposals=quiet.proposals, reveal_rank=quiet.reveal_rank, floored=quiet.floored)
     torch.testing.assert_close(BORDER.log_prob(logits, calm), P1.log_prob(logits, calm))
 
@@ -232,7 +232,7 @@ def test_the_border_of_the_noisy_confidence_by_plain_loops():
 def test_both_thresholds_have_the_same_gradient_on_policy():
     logits = random_logits(0, 4, 3).repeat(50, 1).requires_grad_()
     uniform = torch.rand(50, 2, 4, generator=torch.Generator().manual_seed(0))
-    step = unmask(logits.detach(), torch.full((50, 4), MASK), uniform, 2, 1.0, MASK)
+    step = unmask(logits.detach(), torch.full((50, 4), MASK), uniform, Rule(2, 1.0), MASK)
     made = Transition(
         step.state, step.proposals, step.reveal_rank, step.floored, step.threshold, torch.ones(50),
         StepIndex(torch.zeros(50, dtype=torch.long), 2), MASK,
@@ -344,7 +344,7 @@ def test_the_real_sampler_never_makes_a_transition_of_probability_zero():
         logits = random_logits(seed, 5, 4, ties=seed % 2 == 0).float().repeat(100, 1)
         uniform = torch.rand(100, 2, 5, generator=torch.Generator().manual_seed(seed))
         for tau in (0.0, 2.0):
-            step = unmask(logits, torch.full((100, 5), MASK), uniform, 2, tau, MASK)
+            step = unmask(logits, torch.full((100, 5), MASK), uniform, Rule(2, tau), MASK)
             made = transition(step.state.tolist(), step.proposals.tolist(), [[]] * 100)
             made = replace(made, reveal_rank=step.reveal_rank, floored=step.floored)
             assert P1.log_prob(logits, made).min() > LOG_FLOOR / 2

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import pytest
 import torch
-from toy import PROMPTS, Scripted, gradients, toy, toy_halves
+from toy import PROMPTS, Scripted, gradients, rowwise, toy, toy_halves
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import RecipeError, TrainingError
@@ -30,7 +30,9 @@ def logps(halves, batch, generator=None):
         for t in batch.steps.tolist():
             row = batch.trajectory.transitions(torch.tensor([b]), torch.tensor([t]))
             condition = conditions.select(torch.tensor([b // halves.algorithm.config.group_size]))
-            dense = generator.logits(row.state, condition, row.step, halves.algorithm.sampling.guidance_loss)
+            dense = generator.logits(
+                row.state, condition, row.step, rowwise(halves.algorithm.sampling.guidance_loss)
+            )
             rows.append(halves.algorithm.transition.log_prob(dense[row.masked], row))
     return torch.cat(rows).view(-1, len(batch.steps))
 
@@ -454,7 +456,9 @@ def position_logps(halves, batch, generator=None):
         for t in batch.steps.tolist():
             row = batch.trajectory.transitions(torch.tensor([b]), torch.tensor([t]))
             condition = conditions.select(torch.tensor([b // halves.algorithm.config.group_size]))
-            dense = generator.logits(row.state, condition, row.step, halves.algorithm.sampling.guidance_loss)
+            dense = generator.logits(
+                row.state, condition, row.step, rowwise(halves.algorithm.sampling.guidance_loss)
+            )
             chosen = dense.log_softmax(-1).gather(-1, row.proposals[..., None]).squeeze(-1)
             found.append(chosen[row.masked])
     return torch.cat(found)

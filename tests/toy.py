@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from maskrl.component import ComponentConfig
 from maskrl.filters.keep_all import KeepAll
 from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
+from maskrl.grpo.guidance import guided
 from maskrl.grpo.update import Actor, Algorithm, Learner, Portions, SingleProcess
 from maskrl.interfaces import Condition, GroupFilter, MaskedGenerator, RewardModel
 from maskrl.reducers.none import NoReduction
@@ -92,17 +93,17 @@ class ToyGenerator(MaskedGenerator):
         tokens: Tensor,
         condition: Condition,
         step: StepIndex,
-        guidance: float,
+        guidance: Tensor,
         positions: Tensor | None = None,
     ) -> Tensor:
         assert isinstance(condition, ToyCondition)
         assert len(tokens) == len(condition.numbers) == len(step.t)
-        self.calls.append((len(tokens), guidance))
+        self.calls.append((len(tokens), float(guidance.max())))
         time = (step.t / step.num_steps).to(self.module.head.weight.dtype)
         logits = self.config.sharpness * self.module(tokens, condition.numbers, time)
-        if guidance:
+        if guidance.any():
             null = self.config.sharpness * self.module(tokens, torch.zeros_like(condition.numbers), time)
-            logits = (1 + guidance) * logits - guidance * null
+            logits = guided(logits, null, guidance)
         return logits if positions is None else logits[positions]
 
     def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
@@ -201,6 +202,11 @@ def toy_halves(generator: ToyGenerator | None = None, **changes: Any) -> Halves:
         max_grad_norm=math.inf,
     )
     return Halves(actor, learner).but(**changes)
+
+
+def rowwise(guidance: float, rows: int = 1) -> Tensor:
+    """The same guidance for some rows: Float [rows], fp64."""
+    return torch.full((rows,), guidance, dtype=torch.float64)
 
 
 def gradients(generator: ToyGenerator) -> Tensor:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskrl.component import ComponentConfig
+from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, Detection, Detector, MaskedGenerator, RewardModel
 from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, Stream
 
@@ -74,9 +75,9 @@ class ToyGenerator(MaskedGenerator):
         return ToyCondition(torch.tensor(texts, device=self.module.embed.weight.device))
 
     def logits(self, tokens, condition, step, guidance, positions=None):
-        logits = (1 + guidance) * self.module(tokens, condition.texts)
-        if guidance:
-            logits = logits - guidance * self.module(tokens, torch.zeros_like(condition.texts))
+        logits = self.module(tokens, condition.texts)
+        if guidance.any():
+            logits = guided(logits, self.module(tokens, torch.zeros_like(condition.texts)), guidance)
         return logits if positions is None else logits[positions]
 
     def decode(self, tokens, condition):

@@ -184,4 +184,4 @@ def build_painter(recipe: Recipe) -> Painter:
     num_steps = recipe.eval.num_steps or recipe.grpo.steps(generator.spec)
     if recipe.training.dtype == "bf16":
         generator = Autocast(generator)
-    return Painter(placement, generator, resolve(recipe.sampling, generator.spec), num_steps)
+    return Painter(placement, generator, resolve(recipe.sampling, generator.spec, generator), num_steps)

@@ -204,6 +204,11 @@ def painted_settings(
         "schedule": sampling.schedule,
         "temperature_rule": sampling.temperature_rule,
         "tau_init": sampling.tau_init,
+        "value_temperature_rule": sampling.value_temperature_rule,
+        "value_temperature": sampling.value_temperature,
+        "score": sampling.score,
+        "position_policy": sampling.position_policy,
+        "guidance_rule": sampling.guidance_rule,
         "seed": stream.seed,
         "stream": list(stream.path),
     }

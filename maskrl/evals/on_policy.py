@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
+from maskrl.grpo.policy import check_score, policy_logits
 from maskrl.grpo.rollout import rollout
 from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
 from maskrl.types import Prompt, Stream, Trajectory
@@ -46,14 +47,15 @@ def check_steps(
     """Paint an image per prompt as training would, and check every step.
 
     Raises:
-        RecipeError: more steps than tokens.
+        RecipeError: more steps than tokens, or a transition probability that is not of such a sampler.
     """
+    check_score(transition, sampling)
     with torch.no_grad():
         condition = answers.encode(generator, prompts)
         streams = [stream.child(i) for i in range(len(prompts))]
         painted = rollout(generator, condition, streams, num_steps, sampling, sampling.guidance_train)
         scored = answers.scored(transition, painted, stream.child("scored"))
-    score = _Scorer(generator, transition, condition, scored, sampling.guidance_loss)
+    score = _Scorer(generator, transition, condition, scored, sampling)
     return [_check(score, step, len(prompts)) for step in range(scored.num_steps)]
 
 
@@ -63,14 +65,13 @@ class _Scorer:
     transition: TransitionProb
     condition: Condition
     trajectory: Trajectory
-    guidance: float
+    sampling: Sampling
 
     def __call__(self, rows: Tensor, step: int) -> Tensor:
         """Long [K] -> Float [K], nats."""
         taken = self.trajectory.transitions(rows, torch.full_like(rows, step))
-        logits_MV = answers.logits(
-            self.generator, taken.state, self.condition.select(rows), taken.step, self.guidance, taken.masked
-        )
+        inputs = (taken.step, self.sampling, self.sampling.guidance_loss, taken.masked)
+        logits_MV = policy_logits(self.generator, taken.state, self.condition.select(rows), *inputs)
         return answers.log_prob(self.transition, logits_MV, taken)
 
 

@@ -25,6 +25,14 @@ class Answer(Enum):
 
 LATER = frozenset({"precision", "source_sha256"})  # keys that older settings do not have
 
+BEFORE = {  # what there was before it could be chosen: older settings do not say so
+    "value_temperature_rule": "constant",
+    "value_temperature": 1.0,
+    "score": "log_prob",
+    "position_policy": "confidence",
+    "guidance_rule": "constant",
+}
+
 
 def compare(first: Any, second: Any) -> Answer:
     """Compare two values of settings as JSON has them."""
@@ -46,7 +54,7 @@ def _compare_key(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) 
         return Answer.UNKNOWN
     if key == "class":
         return Answer.SAME if _class(first.get(key)) == _class(second.get(key)) else Answer.OTHER
-    return compare(first.get(key), second.get(key))
+    return compare(*(settings.get(key, BEFORE.get(key)) for settings in (first, second)))
 
 
 def _class(name: object) -> str:

@@ -218,10 +218,10 @@ def logits(
     tokens: Tensor,
     condition: Condition,
     step: StepIndex,
-    guidance: float,
+    guidance: Tensor,
     positions: Tensor,
 ) -> Tensor:
-    """Ask for the logits at M positions, Bool [B, N]: Float [M, V].
+    """Ask for the logits at M positions, Bool [B, N], with a weight of guidance for each row: Float [M, V].
 
     Raises:
         PluginError: it is something else.
@@ -233,6 +233,23 @@ def logits(
     if not good or found.shape[1] != size:
         raise refused(generator, f"logits at some positions are {kind(found)}, not Float [M, {size}]")
     return found
+
+
+def confidence(generator: MaskedGenerator, logits: Tensor, proposals: Tensor, step: StepIndex) -> Tensor:
+    """Ask how good M proposals are, Float [M, V] and Long [M]: Float [M].
+
+    Raises:
+        PluginError: it is something else.
+    """
+    with asking(generator):
+        found = generator.confidence(logits, proposals, step)
+    good = isinstance(found, Tensor) and found.is_floating_point() and found.shape == proposals.shape
+    if not good or not found.isfinite().all():
+        raise refused(
+            generator, f"confidence returned {kind(found)} instead of finite Float {list(proposals.shape)}"
+        )
+    checked: Tensor = found
+    return checked
 
 
 def decode(generator: MaskedGenerator, tokens: Tensor, condition: Condition) -> Tensor:

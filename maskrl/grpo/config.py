@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from maskrl.component import ComponentConfig, at_most
-from maskrl.errors import RecipeError
+from maskrl.asking import refused
+from maskrl.component import Component, ComponentConfig, at_most
+from maskrl.grpo.guidance import GUIDANCE_RULES
+from maskrl.grpo.positions import POSITION_POLICIES, SCORES
+from maskrl.grpo.schedule import SCHEDULES
+from maskrl.grpo.tables import name_of
+from maskrl.grpo.temperature import TEMPERATURE_RULES, VALUE_TEMPERATURES
+from maskrl.interfaces import MaskedGenerator
+from maskrl.mistakes import lines
 from maskrl.types import GeneratorSpec
 
 
@@ -66,11 +74,25 @@ class GRPOConfig(ComponentConfig):
 
 
 class SamplingConfig(ComponentConfig):
-    """How images are drawn; ``None`` means the generator's published default (``guidance_train``: 0)."""
+    """How images are drawn; ``None`` means the generator's published default (``guidance_train``: 0).
 
-    schedule: Literal["cosine", "linear"] | None = None
-    temperature_rule: Literal["compound", "linear"] | None = None
+    Names are those of the tables in ``maskrl/grpo``: ``schedule`` says how many positions a step reveals,
+    ``position_policy`` which: by default the most confident, by their ``score`` with Gumbel noise, whose temperature
+    goes by ``temperature_rule`` from ``tau_init``. Logits of proposals are divided by ``value_temperature``, which goes
+    by ``value_temperature_rule``; a step's guidance follows from ``guidance_train`` or ``guidance_eval`` by
+    ``guidance_rule``.
+    """
+
+    schedule: Annotated[str | None, name_of(SCHEDULES, "schedule")] = None
+    temperature_rule: Annotated[str | None, name_of(TEMPERATURE_RULES, "temperature_rule")] = None
     tau_init: float | None = Field(default=None, ge=0)
+    value_temperature_rule: Annotated[str | None, name_of(VALUE_TEMPERATURES, "value_temperature_rule")] = (
+        None
+    )
+    value_temperature: float | None = Field(default=None, gt=0)
+    score: Annotated[str | None, name_of(SCORES, "score")] = None
+    position_policy: Annotated[str | None, name_of(POSITION_POLICIES, "position_policy")] = None
+    guidance_rule: Annotated[str | None, name_of(GUIDANCE_RULES, "guidance_rule")] = None
     guidance_train: float | None = None
     guidance_eval: float | None = None
     guidance_in_loss: Literal["same", "rollout_only"] = "same"
@@ -83,6 +105,11 @@ class Sampling:
     schedule: str
     temperature_rule: str
     tau_init: float
+    value_temperature_rule: str
+    value_temperature: float
+    score: str
+    position_policy: str
+    guidance_rule: str
     guidance_train: float
     guidance_eval: float
     guidance_in_loss: str
@@ -92,26 +119,41 @@ class Sampling:
         """The guidance under which transitions are scored."""
         return 0.0 if self.guidance_in_loss == "rollout_only" else self.guidance_train
 
+    @property
+    def is_by_log_prob(self) -> bool:
+        """Whether the proposals of the highest log p are revealed, noise aside, as eq. 14 takes for granted."""
+        return (self.score, self.position_policy) == ("log_prob", "confidence")
 
-def resolve(config: SamplingConfig, spec: GeneratorSpec) -> Sampling:
+
+def resolve(
+    config: SamplingConfig, spec: GeneratorSpec, generator: Component | type[Component] | None = None
+) -> Sampling:
     """Fill in the generator's published defaults.
 
+    Args:
+        config: what a recipe says.
+        spec: of the generator.
+        generator: whose spec it is, to be named if that is wrong.
+
     Raises:
-        RecipeError: the generator ranks positions by something else than log p.
+        PluginError: the generator's defaults name what is in no table, or it takes one weight of guidance for all rows.
     """
-    published = spec.sampler
-    if published.score != "log_prob":
-        raise RecipeError(
-            f"the sampler ranks positions by 'log_prob'; this generator asks for {published.score!r}"
-        )
+    _check_guidance(generator)
+    published = {**vars(spec.sampler), "guidance_train": 0.0, "guidance_eval": spec.sampler.guidance}
+    try:
+        SamplingConfig(**{key: published[key] for key in SamplingConfig.model_fields if key in published})
+    except ValidationError as error:
+        said = "; ".join(lines(error.errors(), published))
+        raise refused(generator or MaskedGenerator, f"spec.sampler: {said}") from error
     given = {name: value for name, value in config.model_dump().items() if value is not None}
-    return Sampling(
-        **{
-            "schedule": published.schedule,
-            "temperature_rule": published.temperature_rule,
-            "tau_init": published.tau_init,
-            "guidance_train": 0.0,
-            "guidance_eval": published.guidance,
-            **given,
-        }
-    )
+    wanted = {**published, **given}
+    return Sampling(**{field.name: wanted[field.name] for field in fields(Sampling)})
+
+
+def _check_guidance(generator: Component | type[Component] | None) -> None:
+    """Refuse a generator that was written when guidance was a number."""
+    written = generator if isinstance(generator, type) or generator is None else type(generator.unwrapped())
+    taken = inspect.signature(getattr(written, "logits", MaskedGenerator.logits)).parameters.get("guidance")
+    if taken is not None and taken.annotation in (float, "float"):
+        complaint = "logits takes guidance as a float; it is a Tensor now, a weight for each row"
+        raise refused(written, f"{complaint}: add it with maskrl.grpo.guidance.guided")

@@ -15,6 +15,7 @@ from maskrl.grpo.collect import encode
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.logp import log_probs
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
+from maskrl.grpo.policy import policy_logits
 from maskrl.grpo.processes import pad_to_equal_count
 from maskrl.grpo.version import version
 from maskrl.interfaces import Condition
@@ -163,10 +164,10 @@ def _forward(
     logits_MV, logp_K = log_probs(generator, learner.algorithm, condition, transition, learner.score_batch)
     if reference is None or learner.reference is None:
         return logp_K, torch.zeros_like(logp_K)
-    guidance = learner.algorithm.sampling.guidance_loss
-    inputs = (reference.select(prompts_K), transition.step, guidance, transition.masked)
+    sampling = learner.algorithm.sampling
+    inputs = (transition.step, sampling, sampling.guidance_loss, transition.masked)
     with torch.no_grad():
-        base_MV = learner.reference.logits(transition.state, *inputs)
+        base_MV = policy_logits(learner.reference, transition.state, reference.select(prompts_K), *inputs)
     return logp_K, KL[config.kl](logits_MV, base_MV, transition)
 
 

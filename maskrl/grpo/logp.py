@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maskrl.grpo import answers
 from maskrl.grpo.algorithm import Algorithm
+from maskrl.grpo.policy import policy_logits
 from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
 from maskrl.types import Transition
 
@@ -25,14 +26,14 @@ def log_probs(
 
     Args:
         generator: whose weights.
-        algorithm: the transition probability, and the guidance of the loss.
+        algorithm: the transition probability, the guidance of the loss and the temperature of proposals.
         condition: of K rows.
         transition: what happened.
         score_batch: see :class:`maskrl.grpo.learner.Learner`.
     """
-    guidance = algorithm.sampling.guidance_loss
-    inputs = (transition.state, condition, transition.step, guidance, transition.masked)
-    logits_MV = answers.logits(generator, *inputs)
+    sampling = algorithm.sampling
+    inputs = (transition.step, sampling, sampling.guidance_loss, transition.masked)
+    logits_MV = policy_logits(generator, transition.state, condition, *inputs)
     return logits_MV, _score(algorithm.transition, logits_MV, transition, score_batch)
 
 

@@ -1,18 +1,16 @@
-"""How many positions each step reveals, and how much noise its confidence gets."""
+"""How many positions each step reveals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import accumulate, pairwise
-from typing import TypeVar
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from maskrl.errors import RecipeError
-
-F = TypeVar("F")
+from maskrl.grpo.tables import look_up
 
 
 def cosine(u: Tensor) -> Tensor:
@@ -25,7 +23,12 @@ def linear(u: Tensor) -> Tensor:
     return 1 - u
 
 
-SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine, "linear": linear}
+def arccos(u: Tensor) -> Tensor:
+    """The share that stays masked, as MaskGen, MaskBit and Halton-MaskGIT have it: Float in (0, 1] -> Float."""
+    return torch.arccos(u) / (math.pi * 0.5)
+
+
+SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {"cosine": cosine, "linear": linear, "arccos": arccos}
 
 
 def unmask_counts(num_tokens: int, num_steps: int, schedule: str) -> list[int]:
@@ -44,7 +47,7 @@ def unmask_counts(num_tokens: int, num_steps: int, schedule: str) -> list[int]:
             f"num_steps = {num_steps}, but an image has {num_tokens} tokens and every step reveals"
             f" at least one; choose 1 to {num_tokens}"
         )
-    gamma = _named(SCHEDULES, schedule, "schedule")
+    gamma = look_up(SCHEDULES, schedule, "schedule")
     masked = [num_tokens]
     for t in range(num_steps):
         share = gamma(torch.tensor((t + 1) / num_steps, dtype=torch.float32))
@@ -54,35 +57,3 @@ def unmask_counts(num_tokens: int, num_steps: int, schedule: str) -> list[int]:
     assert masked[-1] == 0, "the last step reveals the rest"
     assert min(counts) >= 1, "every step reveals at least one position"
     return counts
-
-
-def compound(num_steps: int, tau_init: float) -> list[float]:
-    """Multiply by 1 - (t+1)/T before use at every step: Show-o, MMaDA (there by accident, here by name)."""
-    factors = [1 - (t + 1) / num_steps for t in range(num_steps)]
-    return list(accumulate(factors, lambda tau, factor: tau * factor, initial=tau_init))[1:]
-
-
-def linear_decay(num_steps: int, tau_init: float) -> list[float]:
-    """``tau_init * (1 - t/(T-1))``: aMUSEd, Meissonic."""
-    return [tau_init * (1 - t / max(num_steps - 1, 1)) for t in range(num_steps)]
-
-
-TEMPERATURE_RULES: dict[str, Callable[[int, float], list[float]]] = {
-    "compound": compound,
-    "linear": linear_decay,
-}
-
-
-def temperatures(num_steps: int, rule: str, tau_init: float) -> list[float]:
-    """Scale the Gumbel noise of each step: T numbers >= 0.
-
-    Raises:
-        RecipeError: an unknown rule.
-    """
-    return _named(TEMPERATURE_RULES, rule, "temperature_rule")(num_steps, tau_init)
-
-
-def _named(table: dict[str, F], name: str, what: str) -> F:
-    if name not in table:
-        raise RecipeError(f"no {what} is called {name!r}; there are {', '.join(map(repr, table))}")
-    return table[name]

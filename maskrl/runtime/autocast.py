@@ -27,7 +27,7 @@ class Autocast(Wrapper):
         tokens: Tensor,
         condition: Condition,
         step: StepIndex,
-        guidance: float,
+        guidance: Tensor,
         positions: Tensor | None = None,
     ) -> Tensor:
         """As the inner generator, in bf16."""

@@ -150,7 +150,7 @@ class Unadapted(Wrapper):
         tokens: Tensor,
         condition: Condition,
         step: StepIndex,
-        guidance: float,
+        guidance: Tensor,
         positions: Tensor | None = None,
     ) -> Tensor:
         """As the inner generator, without adapters."""

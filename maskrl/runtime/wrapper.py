@@ -36,11 +36,15 @@ class Wrapper(MaskedGenerator):
         tokens: Tensor,
         condition: Condition,
         step: StepIndex,
-        guidance: float,
+        guidance: Tensor,
         positions: Tensor | None = None,
     ) -> Tensor:
         """As the inner generator."""
         return self.inner.logits(tokens, condition, step, guidance, positions)
+
+    def confidence(self, logits: Tensor, proposals: Tensor, step: StepIndex) -> Tensor:
+        """As the inner generator."""
+        return self.inner.confidence(logits, proposals, step)
 
     def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
         """As the inner generator."""

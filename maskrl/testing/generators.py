@@ -11,6 +11,7 @@ from torch import nn
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
 from maskrl.grpo.answers import kind
+from maskrl.grpo.config import SamplingConfig, resolve
 from maskrl.interfaces import MaskedGenerator
 from maskrl.testing.classes import check_class
 from maskrl.testing.promises import NOISE, PROMPTS, apart, quiet, require, require_close, require_floats
@@ -40,6 +41,7 @@ def check_generator(component: MaskedGenerator, prompts: Sequence[Prompt] = PROM
             _check_logits(scene, guidance)
             _check_gradient(scene, guidance)
         _check_guidance(scene)
+        _check_rows(scene)
         _check_inputs(scene)
         _check_conditions(scene)
         _check_decode(scene)
@@ -69,6 +71,7 @@ def _check_spec(component: MaskedGenerator, spec: GeneratorSpec) -> None:
     steps = spec.sampler.num_steps
     fits = 1 <= steps <= spec.num_tokens
     require(component, fits, f"spec.sampler.num_steps = {steps} is not in 1..num_tokens")
+    resolve(SamplingConfig(), spec, component)  # the names of its sampler are known ones
     layers = [name for name, part in component.module.named_modules() if isinstance(part, nn.Linear)]
     for target in spec.lora_targets:
         known = any(name == target or name.endswith(f".{target}") for name in layers)
@@ -141,6 +144,16 @@ def _check_guidance(scene: Scene) -> None:
         complaint = "guidance is not (1 + w) * cond - w * uncond: what it subtracts depends on the text"
         require(component, spread <= rounding, f"{complaint} (by {spread:.2g} of {effect:.2g})")
     require(component, apart(*found) <= rounding, "guidance is not linear in w")
+
+
+@torch.no_grad()
+def _check_rows(scene: Scene) -> None:
+    """Every row has the guidance of its own weight, also 0."""
+    weights = [WEIGHT * (row % 3) for row in range(scene.size)]
+    mixed = scene.logits(torch.tensor(weights, dtype=torch.float64))
+    for row, weight in enumerate(weights):
+        complaint = "guidance is one weight for each row, and a row has another one's"
+        require_close(scene.component, mixed[row], scene.logits(weight)[row], complaint)
 
 
 @torch.no_grad()

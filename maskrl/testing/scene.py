@@ -84,15 +84,17 @@ class Scene:
         t = self._places() * (steps - 1) // max(len(self.prompts) - 1, 1)
         return StepIndex(t.to(self.device), steps)
 
-    def logits(self, guidance: float, positions: Tensor | None = None) -> Tensor:
-        """Ask for all rows at once: Float [B, N, V], or [M, V]."""
-        return self.component.logits(self.tokens, self.condition, self.step, guidance, positions=positions)
+    def logits(self, guidance: float | Tensor, positions: Tensor | None = None) -> Tensor:
+        """Ask for all rows at once, with one weight or a weight of each row: Float [B, N, V], or [M, V]."""
+        weights = torch.as_tensor(guidance, dtype=torch.float64, device=self.device).expand(self.size)
+        return self.component.logits(self.tokens, self.condition, self.step, weights, positions=positions)
 
     def alone(self, row: int, guidance: float) -> Tensor:
         """Ask for one row, whose prompt is read by itself: Float [1, N, V]."""
         step = StepIndex(self.step.t[row : row + 1], self.step.num_steps)
         condition = self.component.encode([self.prompts[row]])
-        return self.component.logits(self.tokens[row : row + 1], condition, step, guidance)
+        weights = torch.full((1,), guidance, dtype=torch.float64, device=self.device)
+        return self.component.logits(self.tokens[row : row + 1], condition, step, weights)
 
     def codes(self) -> Tensor:
         """Long [B, N]: finished canvases, with the first and the last code."""

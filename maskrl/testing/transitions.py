@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maskrl.asking import asking
-from maskrl.grpo.rollout import Unmasked, unmask
+from maskrl.grpo.unmask import Rule, Unmasked, unmask
 from maskrl.interfaces import TransitionProb
 from maskrl.testing.classes import check_class
 from maskrl.testing.promises import NOISE, apart, quiet, require, require_close, require_floats
@@ -52,7 +52,7 @@ def _recorded(num_images: int, num_tokens: int, num_codes: int, record_sets: boo
     for t, tau in enumerate(taus.tolist()):
         uniform = torch.rand(num_images, 2, num_tokens, generator=Stream(0, ("noise", t)).generator())
         logits = _logits(torch.full((num_images,), t), state == mask_id, num_codes)
-        steps.append(unmask(logits, state, uniform, 1, tau, mask_id, record_sets))
+        steps.append(unmask(logits, state, uniform, Rule(1, tau), mask_id, record_sets))
         state = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, state)
     record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
     return Trajectory(tau=taus, tokens=state, mask_id=mask_id, **record)

@@ -15,6 +15,7 @@ from torch import nn
 
 from maskrl.errors import RecipeError
 from maskrl.grpo import answers
+from maskrl.grpo.unmask import PORTION
 from maskrl.recipe import Recipe
 from maskrl.runtime.lora import adapt_network
 from maskrl.sections import LoraConfig
@@ -167,8 +168,9 @@ def _painting(recipe: Recipe, cost: Cost, images: int, branches: int) -> float:
     """Bytes of a step of painting: of the network, or while its logits are sampled from."""
     positions = images * cost.spec.num_tokens
     network = _footprint(recipe, cost, images * branches, positions * branches, texts=0)
-    of_each = _logit_bytes(recipe) * branches + SAMPLE_BYTES
-    return max(network.peak, float(of_each * positions * cost.spec.num_codes))
+    logits = positions * cost.spec.num_codes
+    sampled = SAMPLE_BYTES * min(logits, PORTION)
+    return max(network.peak, float(_logit_bytes(recipe) * branches * logits + sampled))
 
 
 def _logit_bytes(recipe: Recipe) -> int:

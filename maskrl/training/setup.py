@@ -20,6 +20,7 @@ from maskrl.grpo.actor import Actor, Portions
 from maskrl.grpo.algorithm import Algorithm
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.learner import Learner
+from maskrl.grpo.policy import check_score
 from maskrl.grpo.processes import Process
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Detector, MaskedGenerator, RewardModel, TransitionProb
@@ -115,7 +116,7 @@ def set_up(recipe: Recipe) -> Setup:
     placement = Placement(recipe.training.device)
     share = _share(recipe.training.prompts_per_update, placement.world_size)
     generator, reward = _build_networks(recipe, placement)
-    sampling = resolve(recipe.sampling, generator.spec)
+    sampling = resolve(recipe.sampling, generator.spec, generator)
     num_steps = recipe.grpo.steps(generator.spec)
     eval_steps = recipe.eval.num_steps or num_steps
     reducer = recipe.reducer.build()
@@ -123,6 +124,7 @@ def set_up(recipe: Recipe) -> Setup:
         unmask_counts(generator.spec.num_tokens, steps, sampling.schedule)
     transition = recipe.transition.build()
     _check_estimator(recipe, transition)
+    check_score(transition, sampling)
     training, images = recipe.training, share * recipe.grpo.group_size
     optimizer = build_optimizer(trained_parameters(generator).values(), training)
     learning_rate, stream = LearningRate(optimizer, training), Stream(recipe.seed)

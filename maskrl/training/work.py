@@ -23,7 +23,8 @@ class Work:
 
     def __init__(self, recipe: Recipe, cost: Cost, images: int) -> None:
         self.cost, self.images, self.recipe = cost, images, recipe
-        self._sampling, reducer = resolve(recipe.sampling, cost.spec), recipe.reducer.build()
+        self._sampling = resolve(recipe.sampling, cost.spec, recipe.generator.component)
+        reducer = recipe.reducer.build()
         num_steps = answers.rollout_steps(reducer, recipe.grpo.steps(cost.spec))
         self._masked = self._masked_at(num_steps, self._sampling)
         steps, _ = answers.train_steps(reducer, num_steps, Stream(recipe.seed))

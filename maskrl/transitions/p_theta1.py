@@ -44,6 +44,8 @@ class PTheta1(TransitionProb):
 
         threshold: Literal["current", "kept_set", "recorded", "border"] = "current"
 
+    needs_log_prob = True
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.needs_sets = self.continuous = config.threshold == "kept_set"

@@ -31,6 +31,7 @@ from maskrl.generators.showo.magvit import MagvitConfig
 from maskrl.generators.showo.network import Memory, ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import UniversalPrompting
 from maskrl.generators.showo.published import sizes_of
+from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Cost, GeneratorSpec, Prompt, StepIndex
 from maskrl.weights import built_from
@@ -131,21 +132,19 @@ class Showo(MaskedGenerator):
         tokens: Tensor,
         condition: Condition,
         step: StepIndex,
-        guidance: float,
+        guidance: Tensor,
         positions: Tensor | None = None,
     ) -> Tensor:
         """See :class:`MaskedGenerator`; Show-o does not take the time, so ``step`` is not used."""
         assert isinstance(condition, ShowoCondition)
-        if guidance == 0:
+        if not guidance.any():
             return self._predict(tokens, condition, positions)
         null = torch.full_like(condition.rows, len(condition.texts) - 1)
         both = replace(condition, rows=torch.cat([condition.rows, null]))
         both_positions = None if positions is None else torch.cat([positions, positions])
         logits = self._predict(torch.cat([tokens, tokens]), both, both_positions)
-        conditional, unconditional = (
-            part.float() if part.dtype.itemsize < 4 else part for part in logits.chunk(2)
-        )
-        return (1 + guidance) * conditional - guidance * unconditional
+        conditional, unconditional = logits.chunk(2)
+        return guided(conditional, unconditional, guidance, positions)
 
     def _predict(self, tokens: Tensor, condition: ShowoCondition, positions: Tensor | None) -> Tensor:
         """Predict codes without guidance; the rows of one text are run side by side."""

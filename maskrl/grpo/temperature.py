@@ -1,0 +1,88 @@
+"""Temperatures of each step: of the noise on the confidence, and of the proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from maskrl.grpo.tables import look_up
+from maskrl.types import StepIndex
+
+COLDEST = 0.01  # of proposals: at 0 they would be greedy, and where logits tie, gradients without bound
+
+
+def compound(num_steps: int, tau_init: float) -> list[float]:
+    """Multiply by 1 - (t+1)/T before use at every step: Show-o, MMaDA (there by accident, here by name)."""
+    factors = [1 - (t + 1) / num_steps for t in range(num_steps)]
+    return list(accumulate(factors, lambda tau, factor: tau * factor, initial=tau_init))[1:]
+
+
+def linear_decay(num_steps: int, tau_init: float) -> list[float]:
+    """``tau_init * (1 - t/(T-1))``: aMUSEd, Meissonic."""
+    return [tau_init * (1 - t / max(num_steps - 1, 1)) for t in range(num_steps)]
+
+
+def maskgit(num_steps: int, tau_init: float) -> list[float]:
+    """``tau_init * (1 - (t+1)/T)``, 0 at the last step: MaskGIT (4.5), MaskGen (2)."""
+    return [tau_init * (1 - (t + 1) / num_steps) for t in range(num_steps)]
+
+
+def constant(num_steps: int, temperature: float) -> list[float]:
+    """The same at every step: the noise of Lumina-DiMOO (1), and most models' proposals (1)."""
+    return [temperature] * num_steps
+
+
+def maskgen(num_steps: int, temperature: float) -> list[float]:
+    """``temperature * (1 - r) * (0.5 + 0.8 * (1 - r))`` with r = (t+1)/T, 0 at the last step: MaskGen (2)."""
+    left = [1 - (t + 1) / num_steps for t in range(num_steps)]
+    return [temperature * rest * (0.5 + 0.8 * rest) for rest in left]
+
+
+TEMPERATURE_RULES: dict[str, Callable[[int, float], list[float]]] = {
+    "compound": compound,
+    "linear": linear_decay,
+    "maskgit": maskgit,
+    "constant": constant,
+}
+VALUE_TEMPERATURES: dict[str, Callable[[int, float], list[float]]] = {
+    "constant": constant,
+    "maskgen": maskgen,
+}
+
+
+def temperatures(num_steps: int, rule: str, tau_init: float) -> list[float]:
+    """Scale the Gumbel noise of each step: T numbers >= 0.
+
+    Raises:
+        RecipeError: an unknown rule.
+    """
+    return look_up(TEMPERATURE_RULES, rule, "temperature_rule")(num_steps, tau_init)
+
+
+def value_temperatures(num_steps: int, rule: str, temperature: float) -> list[float]:
+    """Divide the logits of each step's proposals: T numbers >= :data:`COLDEST`, where the published rule may say 0.
+
+    Raises:
+        RecipeError: an unknown rule.
+    """
+    published = look_up(VALUE_TEMPERATURES, rule, "value_temperature_rule")(num_steps, temperature)
+    return [max(value, COLDEST) for value in published]
+
+
+def value_temperatures_at(step: StepIndex, rule: str, temperature: float) -> Tensor | None:
+    """Return the temperature of each row's proposals: Float [B], fp64; None where it is 1 at every step."""
+    every = value_temperatures(step.num_steps, rule, temperature)
+    if all(value == 1 for value in every):
+        return None
+    return torch.tensor(every, dtype=torch.float64).to(step.t.device)[step.t]
+
+
+def tempered(logits: Tensor, temperature: Tensor | None) -> Tensor:
+    """Divide logits by a temperature of each: Float [M, V], Float [M] or None -> Float [M, V], then fp32 at least."""
+    if temperature is None:
+        return logits
+    precise = logits.float() if logits.dtype.itemsize < 4 else logits
+    return precise / temperature.to(precise.dtype)[:, None]

@@ -1,0 +1,147 @@
+"""One step of unmasking: propose a code at every masked position, reveal the best. Source: eq. 5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from maskrl.grpo.confidence import border, log_softmax, pack_bits, pick, remaskable
+from maskrl.grpo.positions import confidence, rank
+from maskrl.grpo.temperature import tempered
+
+PORTION = 2**22  # logits that are sampled from at a time, 24 bytes each: more is no faster
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a step proposes and chooses; the same for all rows.
+
+    Attributes:
+        num_revealed: n_t.
+        tau: temperature of the Gumbel noise.
+        temperature: Float [1], what the logits of the proposals are divided by; None: by nothing.
+        score: Float [M, V], proposals Long [M] and their log p Float [M] -> Float [M].
+        order: scores, uniform noise and tau -> Float [M]: the largest are revealed.
+    """
+
+    num_revealed: int
+    tau: float
+    temperature: Tensor | None = None
+    score: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda logits, proposals, logp: logp
+    order: Callable[[Tensor, Tensor, float], Tensor] = confidence
+
+
+@dataclass(frozen=True)
+class Unmasked:
+    """What one step of :func:`rollout` did; the fields are those of :class:`maskrl.types.Transition`."""
+
+    state: Tensor
+    proposals: Tensor
+    reveal_rank: Tensor
+    floored: Tensor
+    threshold: Tensor
+    entropy: Tensor
+    sets: Tensor
+
+
+def unmask(
+    logits: Tensor,
+    state: Tensor,
+    uniform: Tensor,
+    rule: Rule,
+    mask_id: int,
+    record_sets: bool = False,
+    portion: int | None = None,
+) -> Unmasked:
+    """Propose a code at every masked position and reveal the best.
+
+    Args:
+        logits: Float [M, V] at the masked positions, packed row by row; every row has as many.
+        state: Long [B, N].
+        uniform: Float [B, 2, N] in [0, 1): for the proposals, and for the noise on their confidence.
+        rule: how.
+        mask_id: the token that means "masked".
+        record_sets: whether ``sets`` holds anything.
+        portion: positions at a time, which changes memory and speed only; None: as :data:`PORTION` says.
+
+    Source: eq. 5. Ties go to the lowest index.
+    """
+    masked_BN = state == mask_id
+    size = portion or max(1, PORTION // logits.shape[1])
+    parts = _log_p(logits, rule.temperature, size)
+    drawn = [
+        _propose(log_p(), noise_m)
+        for log_p, noise_m in zip(parts, uniform[:, 0][masked_BN].split(size), strict=True)
+    ]
+    proposal_M, logp_M, entropy_M = (torch.cat(column) for column in zip(*drawn, strict=True))
+    order_M = rule.order(rule.score(logits, proposal_M, logp_M), uniform[:, 1][masked_BN], rule.tau)
+    reveal_rank_BN = rank(_spread(order_M, masked_BN, -torch.inf), rule.num_revealed)
+    revealed_BN = reveal_rank_BN >= 0
+    threshold_B, behind_BN = border(_spread(logp_M, masked_BN, torch.inf), revealed_BN)
+    edges = zip(
+        threshold_B[:, None].expand_as(state)[masked_BN].split(size),
+        behind_BN[masked_BN].split(size),
+        strict=True,
+    )
+    kept = [_remaskable(log_p(), *edge, record_sets) for log_p, edge in zip(parts, edges, strict=True)]
+    possible_M, sets_MW = (torch.cat(column) for column in zip(*kept, strict=True))
+    return Unmasked(
+        state=state,
+        proposals=state.masked_scatter(masked_BN, proposal_M),
+        reveal_rank=reveal_rank_BN,
+        floored=_spread(~possible_M, masked_BN, False) & ~revealed_BN,
+        # fp64, so that its logarithm rounds back to the very log p that set it
+        threshold=threshold_B.double().exp(),
+        entropy=entropy_M.view(len(state), -1).mean(dim=1),
+        sets=_spread_sets(sets_MW, masked_BN),
+    )
+
+
+def _log_p(logits: Tensor, temperature: Tensor | None, portion: int) -> list[Callable[[], Tensor]]:
+    """Compute log p portion by portion, when it is asked for; where there is one portion only, once."""
+    parts = logits.split(portion)
+    if len(parts) == 1:
+        whole = log_softmax(tempered(logits, temperature))
+        return [lambda: whole]
+    return [partial(_softened, part, temperature) for part in parts]
+
+
+def _softened(logits: Tensor, temperature: Tensor | None) -> Tensor:
+    return log_softmax(tempered(logits, temperature))
+
+
+def _propose(log_p: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Propose a code per position: Float [M, V], Float [M] -> it, its log p, and the entropy of p, each [M]."""
+    p_MV = log_p.exp()
+    proposal_M = _inverse_cdf(p_MV, uniform)
+    return proposal_M, pick(log_p, proposal_M), torch.special.entr(p_MV).sum(dim=-1)
+
+
+def _remaskable(log_p: Tensor, threshold: Tensor, behind: Tensor, record_sets: bool) -> tuple[Tensor, Tensor]:
+    """Tell where any code would have been remasked, Bool [M], and which, packed: uint8 [M, W], W = 0 if not wanted."""
+    possible_MV = remaskable(log_p, threshold, behind)
+    return possible_MV.any(dim=-1), pack_bits(possible_MV) if record_sets else possible_MV[:, :0].byte()
+
+
+def _inverse_cdf(p: Tensor, uniform: Tensor) -> Tensor:
+    """Sample a code per position: Float [M, V], Float [M] in [0, 1) -> Long [M]. Never a code of p = 0."""
+    cdf_MV = p.double().cumsum(dim=-1)
+    target_M1 = uniform.double()[:, None] * cdf_MV[:, -1:]
+    return torch.searchsorted(cdf_MV, target_M1, right=True).squeeze(-1).clamp(max=p.shape[-1] - 1)
+
+
+def _spread(packed: Tensor, masked: Tensor, fill: float) -> Tensor:
+    """[M] -> [B, N], ``fill`` at the positions that are not masked."""
+    blank_BN = torch.full(masked.shape, fill, dtype=packed.dtype, device=packed.device)
+    return blank_BN.masked_scatter(masked, packed)
+
+
+def _spread_sets(packed: Tensor, masked: Tensor) -> Tensor:
+    """uint8 [M, W] -> [B, N, W], 0 at the positions that are not masked."""
+    blank_BNW = packed.new_zeros(*masked.shape, packed.shape[1])
+    blank_BNW[masked] = packed
+    return blank_BNW
