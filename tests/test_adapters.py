@@ -53,7 +53,7 @@ def logits(generator):
 def test_what_is_rebuilt_is_what_was_trained_to_the_last_bit(run):
     checkpoint = load(listed(run / "checkpoints")[-1])
     setup = set_up(read_recipe(run / "recipe.toml"))
-    restore(checkpoint, setup.actor, setup.learner, setup.learning_rate)
+    restore(checkpoint, setup.state, setup.learning_rate)
     trained = logits(setup.learner.generator)
     rebuilt = logits(build_painter(open_source(None, run, None, [], ("generators",))).generator)
     assert torch.equal(rebuilt, trained)

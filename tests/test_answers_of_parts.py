@@ -83,6 +83,11 @@ def test_a_filters_state_is_json(state):
         answers.filter_state(make(KeepAll, state_dict=lambda self: state))
 
 
+def test_a_filter_whose_state_is_no_dict_is_refused():
+    with pytest.raises(PluginError, match="state_dict returned list, not a dict"):
+        answers.filter_state(make(KeepAll, state_dict=lambda self: [1, 2]))
+
+
 @pytest.mark.parametrize(
     ("raised", "error", "complaint"),
     [

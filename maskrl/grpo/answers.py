@@ -114,11 +114,13 @@ def filter_state(group_filter: GroupFilter) -> dict[str, Any]:
     """
     with asking(group_filter):
         state = group_filter.state_dict()
+    if not isinstance(state, Mapping):
+        raise refused(group_filter, f"state_dict returned {kind(state)}, not a dict")
     try:
         json.dumps(state, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise refused(group_filter, f"state_dict cannot be saved as JSON: {error}") from error
-    return state
+    return dict(state)
 
 
 def rollout_steps(reducer: StepReducer, num_steps: int) -> int:

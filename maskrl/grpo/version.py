@@ -17,7 +17,7 @@ def version(module: nn.Module) -> int:
 
     It does not depend on devices. Buffers are left out: some networks keep caches in them.
     """
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.numel()]
+    named = list(module.named_parameters())
     if not named:
         return 0
     device = named[0][1].device
@@ -37,7 +37,7 @@ def _digest(parameter: Tensor) -> Tensor:
 
     Without factors, one number a bit up and another a bit down would look like nothing at all.
     """
-    bits_X = parameter.detach().contiguous().flatten().view(INTEGERS[parameter.element_size()])
+    bits_X = parameter.detach().flatten().view(INTEGERS[parameter.element_size()])
     factors_X = _factors(min(len(bits_X), PORTION), parameter.device)
     total = torch.zeros((), dtype=torch.long, device=parameter.device)
     for portion_X in bits_X.split(PORTION):

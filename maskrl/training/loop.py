@@ -131,7 +131,7 @@ class _Run:
         self.screen.now("painting the sample prompts")
         painted = self._paint("before")
         if checkpoint is not None:
-            restore(checkpoint, self.setup.actor, self.setup.learner, self.setup.learning_rate)
+            restore(checkpoint, self.setup.state, self.setup.learning_rate)
             self.screen.say(f"continuing from {checkpoint.folder}")
         if checkpoint is None and self.placement.is_main and not self._is_over():
             checkpoints.try_saving(self.folder / "checkpoints", self.setup.learner.generator)
@@ -207,7 +207,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.placement.is_main:
-            tensors, state = capture(self.setup.actor, self.setup.learner, self.progress)
+            tensors, state = capture(self.setup.state, self.progress)
             folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
             checkpoints.save(folder, self.progress.update, self.setup.learner.generator, tensors, state, keep)
             note_saved(self.folder, self.progress.update)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from maskrl.runtime.prompts import load_prompts, training_prompts
 from maskrl.sections import EvalConfig, TrainingConfig
 from maskrl.training.pictures import Sampler, choose_prompts
 from maskrl.training.schedule import LearningRate
-from maskrl.training.state import trained_parameters
+from maskrl.training.state import HasState, History, Moments, Weights, trained_parameters
 from maskrl.training.watch import Watch
 from maskrl.types import Prompt, Stream
 
@@ -91,12 +91,14 @@ class GenEval:
 class Setup:
     """Everything a run needs; ``geneval`` is None where the recipe names no prompts for it.
 
-    ``share`` is how many prompts of an update are this process's.
+    ``share`` is how many prompts of an update are this process's; ``state`` has what a checkpoint saves, by its names
+    there.
     """
 
     placement: Placement
     actor: Actor
     learner: Learner
+    state: Mapping[str, HasState]
     share: int
     prompts: Sequence[Prompt]
     learning_rate: LearningRate
@@ -151,6 +153,11 @@ def set_up(recipe: Recipe) -> Setup:
         score_batch=training.score_batch or training.micro_batch,
         max_grad_norm=training.max_grad_norm,
     )
+    state: dict[str, HasState] = {
+        "parameter": Weights(generator),
+        "optimizer": Moments(generator, optimizer),
+        "filter": History(actor.filter),
+    }
     geneval = _geneval(recipe.eval, eval_steps, sampling, stream, placement)
     shown = choose_prompts(recipe.tracking.sample_prompts, geneval.prompts if geneval else (), prompts)
     is_right = geneval.is_right if geneval else _unknown
@@ -159,7 +166,7 @@ def set_up(recipe: Recipe) -> Setup:
     for judge in (reward, *watch.rewards.values()):
         with asking(judge):
             judge.check(prompts)
-    return Setup(placement, actor, learner, share, prompts, learning_rate, sampler, geneval, watch)
+    return Setup(placement, actor, learner, state, share, prompts, learning_rate, sampler, geneval, watch)
 
 
 def _portions(training: TrainingConfig, images: int) -> Portions:
