@@ -47,7 +47,7 @@ def logits(generator):
     tokens = torch.randint(0, 4, (64, 6), generator=torch.Generator().manual_seed(0))
     condition = generator.encode([Prompt(f"prompt {i}") for i in range(64)])
     with torch.no_grad():
-        return generator.logits(tokens, condition, None, 1.0)  # the toy looks at no step
+        return generator.logits(tokens, condition, None, torch.ones(64))  # the toy looks at no step
 
 
 def test_what_is_rebuilt_is_what_was_trained_to_the_last_bit(run):
