@@ -17,9 +17,10 @@ from maskrl.component import ComponentConfig
 from maskrl.evals.generate import generate
 from maskrl.evals.geneval import evaluate, judge_image
 from maskrl.generators.showo.generator import Showo
+from maskrl.geneval.metadata import TASKS
 from maskrl.grpo.config import Sampling, SamplingConfig, resolve
+from maskrl.pixels import rounded
 from maskrl.rewards.clip import Clip
-from maskrl.shapes.captions import TASKS
 from maskrl.shapes.detector import ShapesDetector
 from maskrl.shapes.prompts import ShapesGenEval
 from maskrl.types import Stream
@@ -38,7 +39,7 @@ def ranking(
         painted = torch.cat(
             [x for _, x in generate(generator, [prompt] * images, streams, steps, sampling, guidance, 64)]
         )
-        painted = torch.round(painted * 255) / 255
+        painted = rounded(painted)
         right = torch.tensor([judge_image(image, prompt, detector, "").correct for image in painted])
         score = clip.score(painted, [prompt] * images)
         tally = pairs[prompt.metadata["tag"]]

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from maskrl.generators.showo.checkpoint import load_magvit
 from maskrl.generators.showo.magvit import Magvit
-from maskrl.shapes.captions import TASKS, Caption
+from maskrl.geneval.metadata import TASKS
+from maskrl.shapes.captions import Caption
 from maskrl.shapes.faults import disturb, near_miss, random_caption
 from maskrl.shapes.world import COLORS, GRID, IMAGE_SIZE, SHAPES, Scene, Thing, is_at, relation_between
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from maskrl.generators.showo.prompting import UniversalPrompting
-from maskrl.shapes.captions import EVALUATION_PREFIX, NUMBERS, TRAINING_PREFIXES, Clause
-from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES, Scene, paint
+from maskrl.geneval.metadata import RELATIONS
+from maskrl.geneval.wording import NUMBERS
+from maskrl.shapes.captions import EVALUATION_PREFIX, TRAINING_PREFIXES, Clause
+from maskrl.shapes.world import COLORS, PLACES, SHAPES, Scene, paint
 
 PREFIXES = (EVALUATION_PREFIX, *TRAINING_PREFIXES)
 
@@ -26,7 +28,7 @@ def words() -> list[str]:
         *RELATIONS,
         *PLACES,
         *COLORS,
-        *NUMBERS.values(),
+        *NUMBERS[2:5],  # what a scene holds of a kind, at most
         *(Clause(s).words() for s in SHAPES),
         *(Clause(s, None, 2).words() for s in SHAPES),
     )

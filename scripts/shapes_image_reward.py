@@ -26,10 +26,10 @@ from transformers import BertTokenizerFast
 
 from maskrl.generators.showo.checkpoint import load_magvit
 from maskrl.generators.showo.magvit import Magvit
+from maskrl.geneval.metadata import TASKS
 from maskrl.rewards.blip import MEAN, STD, ImageRewardNetwork, Sizes, VisionSizes
 from maskrl.rewards.image_reward import prepare
 from maskrl.rewards.image_reward_checkpoint import load_tokenizer, save_network
-from maskrl.shapes.captions import TASKS
 from maskrl.shapes.world import GRID, IMAGE_SIZE
 
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words())

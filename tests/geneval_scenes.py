@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskrl.geneval.coco import COLORS
-from maskrl.geneval.scoring import RELATIONS, TASKS
+from maskrl.geneval.metadata import RELATIONS, TASKS
 from maskrl.interfaces import Detection
 
 PROMPTS, SEED = 760, 43

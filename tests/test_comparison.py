@@ -15,7 +15,7 @@ from maskrl.errors import TrainingError
 from maskrl.evals.comparison import PUBLISHED, compare_files
 from maskrl.evals.images import image_name, open_folder, write_image, write_prompt
 from maskrl.evals.results import RESULT, Number, Result, read_result, read_rows, write_result, write_rows
-from maskrl.geneval.scoring import TASKS
+from maskrl.geneval.metadata import TASKS
 
 CLIP = "package:maskrl/shapes/weights/clip"
 IMAGE_REWARD = "package:maskrl/shapes/weights/image_reward"

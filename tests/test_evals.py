@@ -24,7 +24,7 @@ from maskrl.evals.geneval import (
 )
 from maskrl.evals.images import open_folder, paint_folder
 from maskrl.evals.results import write_text
-from maskrl.geneval.scoring import TASKS
+from maskrl.geneval.metadata import TASKS
 from maskrl.geneval.summary import Record, summarise
 from maskrl.grpo.config import SamplingConfig, resolve
 from maskrl.interfaces import Condition, Detection, Detector, MaskedGenerator

@@ -13,8 +13,8 @@ import torch
 from geneval_scenes import CLASSES, pairs, scenes
 
 from maskrl.geneval.credit import FLOW_GRPO, PARTIAL, credit
-from maskrl.geneval.metadata import metadata_line
-from maskrl.geneval.scoring import TASKS, iou, judge, relative_position, select
+from maskrl.geneval.metadata import TASKS, metadata_line
+from maskrl.geneval.scoring import iou, judge, relative_position, select
 from maskrl.geneval.summary import Record, details, summarise
 from maskrl.types import Prompt
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.geneval.metadata import check_prompts, metadata_line
-from maskrl.geneval.scoring import RELATIONS, TASKS, iou, judge, relative_position, select
+from maskrl.geneval.metadata import RELATIONS, TASKS, check_prompts, metadata_line
+from maskrl.geneval.scoring import iou, judge, relative_position, select
 from maskrl.geneval.summary import Record, details, summarise
 from maskrl.interfaces import Detection, Detector
 from maskrl.types import Prompt

@@ -8,9 +8,8 @@ import pytest
 
 from maskrl.errors import TrainingError
 from maskrl.geneval.coco import CLASSES, COLORS
-from maskrl.geneval.metadata import check_prompts, metadata_line
+from maskrl.geneval.metadata import RELATIONS, TASKS, check_prompts, metadata_line
 from maskrl.geneval.official_prompts import GenEvalPrompts, check_official
-from maskrl.geneval.scoring import RELATIONS, TASKS
 from maskrl.geneval.wording import NUMBERS, counted, plural, with_article
 from maskrl.interfaces import Detector
 from maskrl.runtime.prompts import load_prompts

@@ -6,12 +6,13 @@ import torch
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import TrainingError
+from maskrl.geneval.metadata import RELATIONS, TASKS
 from maskrl.geneval.scoring import judge, select
-from maskrl.shapes.captions import TASKS, Caption, Clause
+from maskrl.shapes.captions import Caption, Clause
 from maskrl.shapes.detector import ShapesDetector
 from maskrl.shapes.faults import misread, near_miss, random_caption
 from maskrl.shapes.prompts import ShapesGenEval, ShapesTrain, captions, colored_shapes, shape_pairs
-from maskrl.shapes.world import COLORS, IMAGE_SIZE, RELATIONS, SHAPES, Thing, lay_out, paint, relation_between
+from maskrl.shapes.world import COLORS, IMAGE_SIZE, SHAPES, Thing, lay_out, paint, relation_between
 
 DETECTOR = ShapesDetector(ComponentConfig())
 TRAIN = ShapesTrain(ComponentConfig()).prompts()

@@ -282,7 +282,10 @@ def test_what_is_saved_loads_again(generator, folders, tmp_path):
 
 
 def test_a_long_prompt_is_cut_with_a_warning(generator):
-    with pytest.warns(UserWarning, match="is cut to 6 tokens"):
+    with pytest.warns(
+        UserWarning,
+        match=r"Show-o reads 6 tokens .* is cut, .*: 'a b c d a b c d'",
+    ):
         generator.encode([Prompt("a b c d a b c d")])
 
 

@@ -178,7 +178,7 @@ def test_who_sees_whom_is_the_public_mask(generator, case):
 
 
 @pytest.mark.parametrize("case", REFERENCE["logits"], ids=lambda c: f"guidance {c['guidance']}")
-@pytest.mark.filterwarnings("ignore:the prompt .* is cut")
+@pytest.mark.filterwarnings("ignore:Show-o reads .* is cut")
 def test_logits_are_the_public_ones(generator, case):
     """fp64 agrees to the digits of the file; in fp32, rounding grows with the weights of the two branches."""
     guidance, tokens = case["guidance"], torch.tensor(case["tokens"])

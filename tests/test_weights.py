@@ -9,11 +9,11 @@ import torch
 from maskrl.component import ComponentConfig, open_path
 from maskrl.evals.geneval import judge_image
 from maskrl.generators.showo.generator import Showo
+from maskrl.geneval.metadata import TASKS
 from maskrl.geneval.scoring import select
 from maskrl.grpo.config import SamplingConfig, resolve
 from maskrl.grpo.rollout import rollout
 from maskrl.rewards.clip import Clip
-from maskrl.shapes.captions import TASKS
 from maskrl.shapes.detector import ShapesDetector
 from maskrl.shapes.faults import misread, near_miss, random_caption
 from maskrl.shapes.prompts import ShapesGenEval

@@ -16,8 +16,8 @@ from typing import Any
 from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.results import Number, Result
+from maskrl.geneval.metadata import TASKS
 from maskrl.geneval.official_prompts import OFFICIAL_IMAGES
-from maskrl.geneval.scoring import TASKS
 from maskrl.geneval.summary import influences, standard_error
 
 _ROUNDING = 1e-6

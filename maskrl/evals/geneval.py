@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from maskrl.asking import asking
@@ -29,9 +28,9 @@ from maskrl.evals.journal import judge_images
 from maskrl.evals.results import Number, Result
 from maskrl.evals.together import Progress, dealt, silent
 from maskrl.geneval import answers
-from maskrl.geneval.metadata import check_prompts, metadata_line, read_metadata
+from maskrl.geneval.metadata import TASKS, check_prompts, metadata_line, read_metadata
 from maskrl.geneval.official_prompts import label
-from maskrl.geneval.scoring import TASKS, judge, select
+from maskrl.geneval.scoring import judge, select
 from maskrl.geneval.summary import (
     Record,
     Summary,
@@ -46,6 +45,7 @@ from maskrl.grpo.config import Sampling
 from maskrl.grpo.processes import Process, SingleProcess
 from maskrl.identity import identity
 from maskrl.interfaces import Detector, MaskedGenerator
+from maskrl.pixels import rounded
 from maskrl.runtime import record
 from maskrl.types import Prompt, Stream
 
@@ -141,7 +141,7 @@ def evaluate(
     records: list[Record] = []
     for pairs in dealt(every, len(every), batch, process, progress):
         images = paint_pairs(generator, prompts, pairs, stream, num_steps, sampling)
-        for (p, i), image in zip(pairs, torch.round(images * 255) / 255, strict=True):
+        for (p, i), image in zip(pairs, rounded(images), strict=True):
             records.append(judge_image(image, prompts[p], detector, image_name(p, i)))
     settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
     painter = settings.pop("generator")

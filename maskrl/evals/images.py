@@ -33,6 +33,7 @@ from maskrl.grpo.config import Sampling
 from maskrl.grpo.processes import Process
 from maskrl.identity import identity
 from maskrl.interfaces import MaskedGenerator
+from maskrl.pixels import to_bytes
 from maskrl.runtime import lora
 from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt, Stream
@@ -173,9 +174,8 @@ def write_image(path: Path, pixels: Tensor) -> None:
     Raises:
         TrainingError: the place cannot be written.
     """
-    array = torch.round(pixels * 255).to(torch.uint8).permute(1, 2, 0).numpy()
     with files.whole(path) as unfinished:
-        Image.fromarray(array).save(unfinished, format="PNG")
+        Image.fromarray(to_bytes(pixels)).save(unfinished, format="PNG")
 
 
 def write_prompt(folder: Path, index: int, prompt: Prompt) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from maskrl.clip import load_clip
@@ -27,6 +25,7 @@ from maskrl.geneval.self_test import (
     read_known_images,
 )
 from maskrl.interfaces import Detection, Detector
+from maskrl.pixels import to_bytes
 
 OFFICIAL_CLIP = (("ViT-L-14", "openai"), ("ViT-L-14-quickgelu", "openai"))
 
@@ -65,13 +64,13 @@ class Mask2FormerDetector(Detector):
 
     def detect(self, image: Tensor) -> dict[str, list[Detection]]:
         """Float [3, H, W] in [0, 1] -> the 100 likeliest pairs of a mask and a class, whose mask is not empty."""
-        pixels, sizes = prepare(to_pixels(image))
+        pixels, sizes = prepare(to_bytes(image))
         class_logits, mask_logits = forward(self._network, pixels)
         return candidates(class_logits, mask_logits, sizes)
 
     def color(self, image: Tensor, detection: Detection, class_name: str) -> str:
         """Name the most similar of the ten colours."""
-        return self._classifier.name(to_pixels(image), detection, class_name)
+        return self._classifier.name(to_bytes(image), detection, class_name)
 
     def self_test(self) -> None:
         """Test the file, both networks on drawings, Mask2Former against the CPU too, and the photographs if any.
@@ -103,8 +102,3 @@ def forward(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
     with torch.autocast(device.type, enabled=False):
         answer: Any = network(pixel_values=pixels.to(device))
     return answer.class_queries_logits[0], answer.masks_queries_logits[0]
-
-
-def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """Float [3, H, W] in [0, 1] -> uint8 [H, W, 3], rounded."""
-    return np.asarray(torch.round(image.detach() * 255).to("cpu", torch.uint8).permute(1, 2, 0).numpy())

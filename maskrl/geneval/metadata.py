@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
@@ -13,7 +13,9 @@ from maskrl.interfaces import Detector
 from maskrl.types import Prompt
 
 Task = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+TASKS: tuple[str, ...] = get_args(Task)
 Relation = Literal["left of", "right of", "above", "below"]
+RELATIONS: tuple[str, ...] = get_args(Relation)
 
 
 def _whole(value: object) -> object:

@@ -15,8 +15,7 @@ import numpy as np
 
 from maskrl.errors import TrainingError
 from maskrl.geneval.coco import CLASSES, COLORS
-from maskrl.geneval.metadata import metadata_line
-from maskrl.geneval.scoring import RELATIONS
+from maskrl.geneval.metadata import RELATIONS, metadata_line
 from maskrl.geneval.wording import counted, with_article
 from maskrl.interfaces import PromptSet
 from maskrl.types import Prompt

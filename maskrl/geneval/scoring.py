@@ -14,14 +14,12 @@ import numpy as np
 from torch import Tensor
 
 from maskrl.geneval.coco import COLORS
+from maskrl.geneval.metadata import RELATIONS
 from maskrl.interfaces import Detection
 
 Box = tuple[float, float, float, float]
 Objects = Mapping[str, Sequence[Detection]]
 NameColor = Callable[[Tensor, Detection, str], str]
-
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-RELATIONS = ("left of", "right of", "above", "below")
 
 THRESHOLD = 0.3
 COUNTING_THRESHOLD = 0.9  # for every class of a counting image

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from maskrl.errors import TrainingError
-from maskrl.geneval.scoring import TASKS, Objects
+from maskrl.geneval.metadata import TASKS
+from maskrl.geneval.scoring import Objects
 from maskrl.interfaces import Detection
 
 

@@ -5,7 +5,6 @@ Source: Radford et al. 2021 (arXiv 2103.00020); weights and architectures throug
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
 from maskrl.clip import architecture, load_clip, never_asking
 from maskrl.component import ComponentConfig, open_path
-from maskrl.errors import RecipeError, quote
+from maskrl.cut_prompts import CutPrompts
+from maskrl.errors import RecipeError
+from maskrl.flops import count_flops
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 
@@ -48,7 +47,7 @@ class Clip(RewardModel):
         super().__init__(config)
         self._network, self._tokenizer = load_clip(config.model, config.pretrained)
         self.modules = (self._network,)
-        self._said_cut = False
+        self._cut = CutPrompts("CLIP", self._network.context_length)
 
     @classmethod
     def cost(cls, config: Config) -> tuple[int, float]:
@@ -67,10 +66,12 @@ class Clip(RewardModel):
                 network, size = open_clip.CLIP(**settings).eval(), settings["vision_cfg"]["image_size"]
             except (LookupError, TypeError, ValueError) as error:
                 raise RecipeError(f"{config.model!r} describes no CLIP that can be built: {error}") from error
-            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-                network.encode_image(torch.zeros(1, 3, size, size))
-                network.encode_text(torch.zeros(1, network.context_length, dtype=torch.long))
-        return sum(p.numel() for p in network.parameters()), float(counted.get_total_flops())
+            pixels, ids = (
+                torch.zeros(1, 3, size, size),
+                torch.zeros(1, network.context_length, dtype=torch.long),
+            )
+            flops = count_flops(lambda: (network.encode_image(pixels), network.encode_text(ids)))
+        return sum(p.numel() for p in network.parameters()), flops
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -88,14 +89,8 @@ class Clip(RewardModel):
         length = self._network.context_length
         tokens: Tensor = self._tokenizer(["", *texts], context_length=2 * length)
         padding, tokens = tokens[0, -1], tokens[1:]
-        cut = (tokens[:, length:] != padding).any(dim=1)
-        if cut.any() and not self._said_cut:
-            self._said_cut = True
-            text = texts[int(cut.nonzero()[0])]
-            warnings.warn(
-                f"CLIP reads {length} tokens of a prompt; this one is longer, and others may be: {quote(text)}",
-                stacklevel=4,
-            )
+        cut = (tokens[:, length:] != padding).any(dim=1).tolist()
+        self._cut.tell([text for text, is_cut in zip(texts, cut, strict=True) if is_cut])
         cropped: Tensor = self._tokenizer(texts)
         return cropped
 

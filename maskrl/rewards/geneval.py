@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from maskrl import pixels
 from maskrl.asking import asking
 from maskrl.component import Chosen, ComponentConfig, named
 from maskrl.geneval import answers
@@ -64,7 +65,7 @@ class GenEval(RewardModel):
         if not self._is_tested:
             self._test()
         check_prompts(list({id(prompt): prompt for prompt in prompts}.values()), self._detector)
-        rounded = torch.round(images.float() * 255) / 255
+        rounded = pixels.rounded(images)
         scores = [self._score(image, read_metadata(p)) for image, p in zip(rounded, prompts, strict=True)]
         return torch.tensor(scores, dtype=torch.float32, device=images.device)
 

@@ -6,7 +6,6 @@ memory, rounded to 8 bits. docs/rewards.md says how the two were compared.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,13 +14,14 @@ import torch
 from accelerate import init_empty_weights
 from PIL import Image
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
 from maskrl.component import ComponentConfig
-from maskrl.errors import quote
+from maskrl.cut_prompts import CutPrompts
+from maskrl.flops import count_flops
 from maskrl.interfaces import RewardModel
+from maskrl.pixels import to_bytes
 from maskrl.rewards.image_reward_checkpoint import (
     PUBLISHED,
     load_network,
@@ -57,7 +57,7 @@ class ImageReward(RewardModel):
         self._network = load_network(config.weights)
         self._tokenizer = load_tokenizer(config.tokenizer, config.weights, self._network.sizes.vocab_size)
         self.modules = (self._network,)
-        self._said_cut = False
+        self._cut = CutPrompts("ImageReward", MAX_TOKENS)
 
     @classmethod
     def cost(cls, config: Config) -> tuple[int, float]:
@@ -67,9 +67,8 @@ class ImageReward(RewardModel):
             network = new_network(sizes, config.weights)
         ids = torch.empty(1, MAX_TOKENS, dtype=torch.long, device="meta")
         pixels = torch.empty(1, 3, sizes.vision.image_size, sizes.vision.image_size, device="meta")
-        with FlopCounterMode(display=False) as counted:
-            network(pixels, ids, None)
-        return sum(p.numel() for p in network.parameters()), float(counted.get_total_flops())
+        flops = count_flops(lambda: network(pixels, ids, None))
+        return sum(p.numel() for p in network.parameters()), flops
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -85,13 +84,7 @@ class ImageReward(RewardModel):
     def _tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """B texts -> Long [B, 35] tokens, and Long [B, 35], 0 where they are padding."""
         lengths = [len(self._tokenizer.tokenize(text)) + 2 for text in texts]
-        longest = max(range(len(texts)), key=lengths.__getitem__)
-        if lengths[longest] > MAX_TOKENS and not self._said_cut:
-            self._said_cut = True
-            warnings.warn(
-                f"ImageReward reads {MAX_TOKENS} tokens; {quote(texts[longest])} has {lengths[longest]} and is cut",
-                stacklevel=4,
-            )
+        self._cut.tell([text for text, length in zip(texts, lengths, strict=True) if length > MAX_TOKENS])
         rows = self._tokenizer(
             texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
@@ -111,8 +104,9 @@ def prepare(images: Tensor, size: int) -> Tensor:
     Returns:
         Float [B, 3, size, size], normalised, on the CPU.
     """
-    arrays = (images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    resized = [resize(Image.fromarray(a), [size], interpolation=InterpolationMode.BICUBIC) for a in arrays]
+    resized = [
+        resize(Image.fromarray(a), [size], interpolation=InterpolationMode.BICUBIC) for a in to_bytes(images)
+    ]
     cropped = np.stack([np.asarray(center_crop(picture, [size, size])) for picture in resized])
     prepared: Tensor = normalize(torch.from_numpy(cropped).permute(0, 3, 1, 2) / 255, _MEAN, _STD)
     return prepared

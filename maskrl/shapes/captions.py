@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from maskrl.geneval.wording import counted, with_article
 from maskrl.shapes.world import Scene, Thing, is_at, lay_out, relation_between
 
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-NUMBERS = {2: "two", 3: "three", 4: "four"}
 EVALUATION_PREFIX = "a photo of"
 TRAINING_PREFIXES = ("a picture of", "an image of", "a drawing of", "")
 
@@ -27,9 +26,7 @@ class Clause:
     def words(self) -> str:
         """Return the noun phrase: "a red circle", "three crosses"."""
         noun = self.shape if self.color is None else f"{self.color} {self.shape}"
-        if self.count == 1:
-            return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-        return f"{NUMBERS[self.count]} {noun}{'es' if noun.endswith('s') else 's'}"
+        return with_article(noun) if self.count == 1 else counted(self.count, noun)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from maskrl.shapes.captions import TASKS, Caption, Clause
-from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES, Scene, add
+from maskrl.geneval.metadata import RELATIONS, TASKS
+from maskrl.shapes.captions import Caption, Clause
+from maskrl.shapes.world import COLORS, PLACES, SHAPES, Scene, add
 
 _SHAPE_PAIRS = (("circle", "ring"), ("square", "diamond"), ("star", "cross"), ("triangle", "heart"))
 _COLOR_PAIRS = (("red", "pink"), ("orange", "yellow"), ("green", "blue"), ("purple", "brown"))

@@ -10,9 +10,10 @@ from itertools import combinations, product
 
 import numpy as np
 
+from maskrl.geneval.metadata import RELATIONS, TASKS
 from maskrl.interfaces import PromptSet
-from maskrl.shapes.captions import EVALUATION_PREFIX, TASKS, TRAINING_PREFIXES, Caption, Clause
-from maskrl.shapes.world import COLORS, PLACES, RELATIONS, SHAPES
+from maskrl.shapes.captions import EVALUATION_PREFIX, TRAINING_PREFIXES, Caption, Clause
+from maskrl.shapes.world import COLORS, PLACES, SHAPES
 from maskrl.types import Prompt
 
 PER_TASK = 40

@@ -26,7 +26,6 @@ COLORS = {
     "brown": (115, 65, 25),
 }
 BACKGROUND = (255, 255, 255)
-RELATIONS = ("left of", "right of", "above", "below")
 PLACES = {"at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0), "on the right": (1, 0)}
 
 _SUPERSAMPLING = 4

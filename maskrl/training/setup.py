@@ -24,6 +24,7 @@ from maskrl.grpo.policy import check_score
 from maskrl.grpo.processes import Process
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Detector, MaskedGenerator, RewardModel, TransitionProb
+from maskrl.pixels import rounded
 from maskrl.recipe import Recipe
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.lora import Unadapted, adapt
@@ -68,7 +69,7 @@ class GenEval:
         """Judge one image, Float [3, H, W] in [0, 1]; None of a prompt that is none of the evaluation's."""
         if "tag" not in prompt.metadata:
             return None
-        return judge_image(torch.round(image * 255) / 255, prompt, self.detector, "").correct
+        return judge_image(rounded(image), prompt, self.detector, "").correct
 
     def _run(
         self, generator: MaskedGenerator, prompts: Sequence[Prompt], progress: Callable[[int, int], None]

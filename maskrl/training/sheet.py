@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from maskrl import files
+from maskrl.pixels import to_bytes
 
 CELL = 144  # pixels: the smallest side at which a caption of a dozen words still fits above an image
 GAP, FRAME, FONT_SIZE = 10, 2, 12
@@ -78,8 +78,7 @@ def _frame(
 
 def _enlarge(image: Tensor) -> Image.Image:
     """Float [3, H, W] in [0, 1] -> a picture, magnified by a whole number to at least ``CELL`` pixels."""
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    picture = Image.fromarray(pixels.numpy())
+    picture = Image.fromarray(to_bytes(image.clamp(0, 1)))
     factor = -(-CELL // min(picture.size))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 

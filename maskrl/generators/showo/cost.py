@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PhiConfig
 
+from maskrl.flops import count_flops
 from maskrl.generators.showo.footprint import Allocations, footprint
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.network import Memory, ShowoNetwork
@@ -30,19 +28,19 @@ def measure(
         text = torch.zeros(text_tokens, dtype=torch.long)
         codes = torch.zeros(1, sizes.bits, *spec.grid)
         memory = network.read([text], end=text_tokens)
-        image_flops = _flops(lambda: _look(network, spec.num_tokens, memory))
+        image_flops = count_flops(lambda: _look(network, spec.num_tokens, memory))
         last_product = 2 * (spec.num_tokens + 2) * phi.intermediate_size * phi.hidden_size
         return Cost(
             spec=spec,
             parameters=_count(network),
             frozen_parameters=_count(magvit),
             adapter_sizes=_adapter_sizes(network, spec.lora_targets),
-            prompt_flops=_flops(lambda: network.read([text], end=text_tokens)),
+            prompt_flops=count_flops(lambda: network.read([text], end=text_tokens)),
             image_flops=image_flops,
             again_flops=image_flops
             - phi.num_hidden_layers * last_product,  # a layer's last is not needed again
             position_flops=2 * phi.hidden_size * spec.num_codes,
-            decode_flops=_flops(lambda: magvit.decoder(codes)),
+            decode_flops=count_flops(lambda: magvit.decoder(codes)),
             decode_bytes=_decoding(magvit, codes),
             footprint=partial(_footprint, spec.num_tokens, phi, vocabulary, text_tokens),
         )
@@ -57,13 +55,6 @@ def _footprint(
 def _look(network: ShowoNetwork, num_tokens: int, memory: Memory) -> Tensor:
     ids = torch.zeros(1, num_tokens + 2, dtype=torch.long)
     return network.look(ids, [1], memory, start=memory.lengths[0])
-
-
-def _flops(run: Callable[[], object]) -> float:
-    """Count what a function multiplies and adds, attention by the plain matrix products that it stands for."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-        run()
-    return float(counted.get_total_flops())
 
 
 def _decoding(magvit: Magvit, codes: Tensor) -> float:

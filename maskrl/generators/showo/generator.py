@@ -6,7 +6,6 @@ Source: Xie et al. 2024 (arXiv 2408.12528); published checkpoints ``showlab/show
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from maskrl.component import ComponentConfig, open_path
-from maskrl.errors import RecipeError, quote
+from maskrl.cut_prompts import CutPrompts
+from maskrl.errors import RecipeError
 from maskrl.generators.showo.checkpoint import (
     ShowoConfig,
     find_folder,
@@ -79,6 +79,7 @@ class Showo(MaskedGenerator):
         super().__init__(config)
         self._folder = find_folder(config.checkpoint, "checkpoint")
         self._settings = read_config(self._folder)
+        self._cut = CutPrompts("Show-o", self._settings.max_text_length)
         self.module = self._load_network()
         self.magvit = load_magvit(find_folder(config.tokenizer, "tokenizer")).eval().requires_grad_(False)
         self.frozen = (self.magvit,)
@@ -110,13 +111,8 @@ class Showo(MaskedGenerator):
         return network.eval()
 
     def encode(self, prompts: Sequence[Prompt]) -> ShowoCondition:
-        """Tokenize the texts; a text that is too long is cut, with a warning that names it."""
-        for prompt in prompts:
-            if self._prompting.is_cut(prompt.text):
-                warnings.warn(
-                    f"the prompt {quote(prompt.text)} is cut to {self._settings.max_text_length} tokens",
-                    stacklevel=2,
-                )
+        """Tokenize the texts; one that is too long is cut, and the first that is gets named."""
+        self._cut.tell([prompt.text for prompt in prompts if self._prompting.is_cut(prompt.text)])
         device = self.module.head.weight.device
         texts = [self._prompting.ids(text).to(device) for text in (*(p.text for p in prompts), "")]
         return ShowoCondition(tuple(texts), torch.arange(len(prompts)))

@@ -16,8 +16,6 @@ import torch.nn.functional as F
 from accelerate import init_empty_weights
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 from transformers import CLIPConfig, CLIPVisionModelWithProjection
@@ -25,7 +23,9 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from maskrl.component import ComponentConfig, open_path
 from maskrl.errors import RecipeError
+from maskrl.flops import count_flops
 from maskrl.interfaces import RewardModel
+from maskrl.pixels import to_bytes
 from maskrl.types import Prompt
 from maskrl.weights import as_state_dict, fill, find_file, read_file, read_json
 
@@ -59,12 +59,11 @@ class Aesthetic(RewardModel):
     def cost(cls, config: Config) -> tuple[int, float]:
         """See :class:`RewardModel`; the networks are built without memory, only CLIP's ``config.json`` is fetched."""
         sizes = read_sizes(config.clip)
-        with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        with torch.device("meta"):
             clip, predictor = CLIPVisionModelWithProjection(sizes), Predictor(sizes.projection_dim)
             pixels = torch.zeros(1, 3, sizes.image_size, sizes.image_size)
-            predictor(clip(pixel_values=pixels).image_embeds)
-        parameters = sum(p.numel() for module in (clip, predictor) for p in module.parameters())
-        return parameters, float(counted.get_total_flops())
+            flops = count_flops(lambda: predictor(clip(pixel_values=pixels).image_embeds))
+        return sum(p.numel() for module in (clip, predictor) for p in module.parameters()), flops
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -159,8 +158,9 @@ def prepare(images: Tensor, size: int) -> Tensor:
     Returns:
         Float [B, 3, size, size], fp32, on the CPU.
     """
-    arrays = (images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    resized = [resize(Image.fromarray(a), [size], interpolation=InterpolationMode.BICUBIC) for a in arrays]
+    resized = [
+        resize(Image.fromarray(a), [size], interpolation=InterpolationMode.BICUBIC) for a in to_bytes(images)
+    ]
     cropped = np.stack([np.asarray(center_crop(picture, [size, size])) for picture in resized])
     pixels = torch.from_numpy(cropped).permute(0, 3, 1, 2) / 255
     prepared: Tensor = normalize(pixels, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)

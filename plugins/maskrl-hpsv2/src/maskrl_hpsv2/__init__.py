@@ -6,7 +6,6 @@ to 8 bits; one whose longer side has the network's size already is padded too, w
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +16,15 @@ import torch.nn.functional as F
 from accelerate import init_empty_weights
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import normalize, pad, resize
 
 from maskrl.component import ComponentConfig, open_path
-from maskrl.errors import RecipeError, quote
+from maskrl.cut_prompts import CutPrompts
+from maskrl.errors import RecipeError
+from maskrl.flops import count_flops
 from maskrl.interfaces import RewardModel
+from maskrl.pixels import rounded
 from maskrl.types import Prompt
 from maskrl.weights import as_state_dict, fill, find_file, read_file
 
@@ -55,7 +55,7 @@ class HPSv2(RewardModel):
         super().__init__(config)
         self._network = load_network(config.model, find_weights(config.weights, config.version))
         self._tokenizer: Any = open_clip.get_tokenizer(config.model)
-        self._said_cut = False
+        self._cut = CutPrompts("HPSv2", self._network.context_length)
         self.modules = (self._network,)
 
     @classmethod
@@ -65,10 +65,12 @@ class HPSv2(RewardModel):
         side = settings["vision_cfg"]["image_size"]
         with FakeTensorMode():  # with gradients: the fast path without them is not counted
             network = open_clip.CLIP(**settings).eval()
-            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
-                network.encode_image(torch.zeros(1, 3, side, side))
-                network.encode_text(torch.zeros(1, network.context_length, dtype=torch.long))
-        return sum(p.numel() for p in network.parameters()), float(counted.get_total_flops())
+            pixels, ids = (
+                torch.zeros(1, 3, side, side),
+                torch.zeros(1, network.context_length, dtype=torch.long),
+            )
+            flops = count_flops(lambda: (network.encode_image(pixels), network.encode_text(ids)))
+        return sum(p.numel() for p in network.parameters()), flops
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -86,13 +88,7 @@ class HPSv2(RewardModel):
         """U texts -> Long [U, 77]; the first that is too long is named, once."""
         most = self._network.context_length
         lengths = [len(self._tokenizer.encode(text)) + 2 for text in texts]  # a start and an end
-        if max(lengths) > most and not self._said_cut:
-            self._said_cut = True
-            text = next(text for text, length in zip(texts, lengths, strict=True) if length > most)
-            warnings.warn(
-                f"HPSv2 reads {most} tokens of a prompt; this one is longer, and others may be: {quote(text)}",
-                stacklevel=4,
-            )
+        self._cut.tell([text for text, length in zip(texts, lengths, strict=True) if length > most])
         tokens: Tensor = self._tokenizer(texts)
         return tokens
 
@@ -153,7 +149,7 @@ def prepare(images: Tensor, size: int, antialias: bool) -> Tensor:
     Returns:
         Float [B, 3, size, size], fp32.
     """
-    pixels = (images.float() * 255).round() / 255
+    pixels = rounded(images)
     scale = size / max(pixels.shape[-2:])
     height, width = (max(round(side * scale), 1) for side in pixels.shape[-2:])
     pixels = resize(pixels, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=antialias)

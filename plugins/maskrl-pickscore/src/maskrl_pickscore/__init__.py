@@ -6,7 +6,6 @@ from memory, rounded to 8 bits; texts are padded to 77 tokens, which changes no 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +16,17 @@ import torch.nn.functional as F
 from accelerate import init_empty_weights
 from PIL import Image
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import crop, normalize, resize
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from maskrl.component import ComponentConfig, open_path
-from maskrl.errors import RecipeError, quote
+from maskrl.cut_prompts import CutPrompts
+from maskrl.errors import RecipeError
+from maskrl.flops import count_flops
 from maskrl.interfaces import RewardModel
+from maskrl.pixels import to_bytes
 from maskrl.types import Prompt
 from maskrl.weights import as_state_dict, fill, find_file, first_line, read_file, read_json, unreachable
 
@@ -52,7 +52,7 @@ class PickScore(RewardModel):
         self._network = load_clip(config.model)
         self._sizes = self._network.config
         self._tokenizer = load_tokenizer(config.tokenizer, self._sizes.text_config.vocab_size)
-        self._said_cut = False
+        self._cut = CutPrompts("PickScore", self._sizes.text_config.max_position_embeddings)
         self.modules = (self._network,)
 
     @classmethod
@@ -60,11 +60,16 @@ class PickScore(RewardModel):
         """See :class:`RewardModel`; the network is built without memory, only its ``config.json`` is fetched."""
         sizes = read_sizes(config.model)
         side, length = sizes.vision_config.image_size, sizes.text_config.max_position_embeddings
-        with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        with torch.device("meta"):
             network = CLIPModel(sizes)
-            network.get_image_features(pixel_values=torch.zeros(1, 3, side, side))
-            network.get_text_features(input_ids=torch.zeros(1, length, dtype=torch.long))
-        return sum(p.numel() for p in network.parameters()), float(counted.get_total_flops())
+            pixels, ids = torch.zeros(1, 3, side, side), torch.zeros(1, length, dtype=torch.long)
+            flops = count_flops(
+                lambda: (
+                    network.get_image_features(pixel_values=pixels),
+                    network.get_text_features(input_ids=ids),
+                )
+            )
+        return sum(p.numel() for p in network.parameters()), flops
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -83,13 +88,7 @@ class PickScore(RewardModel):
         """U texts -> ``input_ids`` and ``attention_mask``, Long [U, L]; the first that is too long is named, once."""
         most = self._sizes.text_config.max_position_embeddings
         lengths = [len(ids) for ids in self._tokenizer(texts, verbose=False).input_ids]
-        if max(lengths) > most and not self._said_cut:
-            self._said_cut = True
-            text = next(text for text, length in zip(texts, lengths, strict=True) if length > most)
-            warnings.warn(
-                f"PickScore reads {most} tokens of a prompt; this one is longer, and others may be: {quote(text)}",
-                stacklevel=4,
-            )
+        self._cut.tell([text for text, length in zip(texts, lengths, strict=True) if length > most])
         return self._tokenizer(
             texts, padding="max_length", truncation=True, max_length=most, return_tensors="pt"
         )
@@ -155,8 +154,9 @@ def prepare(images: Tensor, size: int) -> Tensor:
     Returns:
         Float [B, 3, size, size], fp32, on the CPU.
     """
-    arrays = (images.float() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    resized = [resize(Image.fromarray(a), [size], interpolation=InterpolationMode.BICUBIC) for a in arrays]
+    resized = [
+        resize(Image.fromarray(a), [size], interpolation=InterpolationMode.BICUBIC) for a in to_bytes(images)
+    ]
     left, top = ((side - size) // 2 for side in resized[0].size)  # torchvision's crop rounds otherwise
     cropped = np.stack([np.asarray(crop(picture, top, left, size, size)) for picture in resized])
     pixels = torch.from_numpy(cropped).permute(0, 3, 1, 2) / 255
