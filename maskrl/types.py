@@ -10,6 +10,7 @@ T    unmasking steps of this rollout
 N    tokens per image
 V    codes of the image tokenizer
 M    masked positions of a batch of states, packed row by row
+R    terms of a reward
 ===  ==========================================================================
 """
 

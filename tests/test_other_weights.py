@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_update import TRANSITIONS, Seat, Table, adamw, logps, loss_of
-from toy import PROMPTS, Scripted, gradients, toy, toy_halves
+from toy import PROMPTS, Scripted, ToyReward, gradients, toy, toy_halves
 
 from maskrl.errors import TrainingError
 from maskrl.grpo import learn as learning
@@ -156,6 +156,34 @@ def test_recording_is_under_the_guidance_of_the_loss():
         halves = toy_halves(sampling=sampling, record_logp=True)
         batch = collect(halves.actor, PROMPTS, 0)
         torch.testing.assert_close(batch.old_logp, logps(halves, batch).detach(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_recorded_in_portions_of_a_micro_batch_the_numbers_are_the_learners_to_the_last_bit(dtype):
+    halves = toy_halves(toy(dtype=dtype), record_logp=True, rollout_batch=5, micro_batch=5)
+    batch = collect(halves.actor, PROMPTS, 0)
+    metrics = learn(halves.learner, replace(batch, version=batch.version + 1))
+    assert metrics["ratio_min"] == metrics["ratio_max"] == 1
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("record", [False, True])
+def test_weights_that_move_while_images_are_painted_are_refused(move, record):
+    """Otherwise what is recorded at the end would be said of images that other weights began."""
+
+    class Meddling(ToyReward):
+        def score(self, images, prompts):
+            move(halves.generator.module)
+            return super().score(images, prompts)
+
+    halves = toy_halves(reward=Meddling(Meddling.Config()), record_logp=record)
+    with pytest.raises(TrainingError, match="update 4: the weights of the actor moved while it was painting"):
+        collect(halves.actor, PROMPTS, 4)
+    still = halves.but(reward=ToyReward(ToyReward.Config()))
+    before = still.generator.module.head.bias.clone()
+    batch = collect(still.actor, PROMPTS, 4)  # set between two calls, as it says
+    assert torch.equal(still.generator.module.head.bias, before)
+    assert learn(still.learner, batch)["ratio_max"] == 1
 
 
 def test_a_version_that_never_changes_is_caught(monkeypatch):

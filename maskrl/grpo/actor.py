@@ -33,7 +33,8 @@ class Actor:
         generator: the behaviour policy; its weights are the learner's own, or others.
         stream: the root of this run's random streams.
         record_logp: whether a batch keeps the log-probabilities under the weights that painted it: one more forward
-            pass, needed where the learner's weights are others by the time it learns.
+            pass, needed where the learner's weights are others by the time it learns. In bf16 kernels round by the size
+            of a batch: give ``rollout_batch`` the size of the learner's ``micro_batch`` there.
     """
 
     generator: MaskedGenerator

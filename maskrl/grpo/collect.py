@@ -10,6 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from maskrl.errors import TrainingError
 from maskrl.grpo import answers
 from maskrl.grpo.actor import Actor
 from maskrl.grpo.advantage import advantages
@@ -17,7 +18,7 @@ from maskrl.grpo.batch import Batch
 from maskrl.grpo.diversity import mean_square_difference, token_diversity
 from maskrl.grpo.judging import Judging, check_finite
 from maskrl.grpo.logp import log_probs
-from maskrl.grpo.processes import pad_to_equal_count
+from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.rollout import join, rollout
 from maskrl.grpo.terms import join_terms, reward_name, weights_of_columns
 from maskrl.grpo.version import version
@@ -43,7 +44,7 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
     at most ``max_resamples`` times; then they are left out of the loss.
 
     Raises:
-        TrainingError: a reward that is not finite.
+        TrainingError: a reward that is not finite, or weights that moved meanwhile.
         PluginError: a component's answer is none.
         RecipeError: more steps than tokens, or terms of which the reward does not say what each counts.
 
@@ -67,6 +68,7 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         num_drawn += int(pending_S.sum())
         if keep_S.all():
             break
+    _check_still(actor, painted_by, update)
     drawn = [groups[i] for i in range(len(prompts))]
     trajectory = join([group.trajectory for group in drawn])
     images = torch.cat([group.images for group in drawn])
@@ -98,6 +100,16 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         | _rollout_metrics(actor, trajectory, images)
         | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
     )
+
+
+def _check_still(actor: Actor, painted_by: int, update: int) -> None:
+    """Refuse images that were begun by some weights and finished by others: they are nobody's policy."""
+    moved = version(actor.generator.module) != painted_by
+    if on_any(actor.process, moved, next(actor.generator.module.parameters()).device):
+        raise TrainingError(
+            f"update {update}: the weights of the actor moved while it was painting; give it weights of its own, and"
+            " set them between two calls of collect"
+        )
 
 
 def _columns(actor: Actor, groups: Sequence[Group]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from maskrl.grpo.learner import Learner
 from maskrl.grpo.logp import log_probs
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
 from maskrl.grpo.policy import policy_logits
-from maskrl.grpo.processes import pad_to_equal_count
+from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.version import version
 from maskrl.interfaces import Condition
 
@@ -97,8 +97,7 @@ NOTHING_LEARNT = {
 def _recorded(learner: Learner, batch: Batch, pairs: Pairs) -> Tensor | None:
     """Return the log-probabilities of pairs under the weights that painted, Float [K]; None where they are these."""
     differs = version(learner.generator.module) != batch.version
-    processes = learner.process.sum(torch.tensor(float(differs), device=pairs.rows.device))
-    if not processes:  # of all processes: they refuse together, or none waits for the others
+    if not on_any(learner.process, differs, pairs.rows.device):
         return None
     if batch.old_logp is None:
         raise TrainingError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
@@ -75,3 +76,8 @@ def pad_to_equal_count(wanted: Tensor, process: Process) -> list[int]:
     most = int(shares.sum(dim=1).max())
     order: list[int] = shares[process.rank].long().argsort(descending=True, stable=True)[:most].tolist()
     return order
+
+
+def on_any(process: Process, found: bool, device: torch.device) -> bool:
+    """Say whether something was found on any process: all of them then refuse together, and none waits for others."""
+    return bool(process.sum(torch.tensor(float(found), device=device)))
