@@ -70,7 +70,7 @@ def test_changes_that_a_sum_would_not_notice_are_noticed():
 def test_portions_are_told_apart(monkeypatch):
     """The bits of one portion exchanged with those of another, in a network of several."""
     module, seen = nn.Linear(4, 6, bias=False), set()
-    monkeypatch.setattr(versions, "PORTION", 4)
+    monkeypatch.setattr(versions, "PORTION", 2)
     for rows in ([0, 1, 2, 3, 4, 5], [1, 0, 2, 3, 4, 5], [0, 1, 2, 3, 5, 4], [5, 1, 2, 3, 4, 0]):
         other = copy.deepcopy(module)
         other.weight.data = module.weight.data[rows]
@@ -90,6 +90,24 @@ def test_names_shapes_and_types_count_and_layout_does_not():
     as_integers = nn.Module()
     as_integers.weight = nn.Parameter(weight.view(torch.int32), requires_grad=False)
     assert version(as_integers) != version(one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("size", [1, 3, 8, 13])
+@pytest.mark.parametrize("offset", [0, 1, 2, 5])
+def test_weights_may_lie_anywhere_in_a_buffer(dtype, size, offset):
+    """Sharded and flattened weights are views that begin at no word."""
+    buffer = (torch.arange(32) * 7 % 29).to(dtype)
+    module, copied = nn.Module(), nn.Module()
+    module.part = nn.Parameter(buffer[offset : offset + size], requires_grad=False)
+    copied.part = nn.Parameter(module.part.detach().clone(), requires_grad=False)
+    assert module.part.storage_offset() == offset
+    first = version(module)
+    assert first == version(copied)
+    buffer[offset + size] += 1  # a neighbour
+    assert version(module) == first
+    buffer[offset + size - 1] += 1
+    assert version(module) != first
 
 
 def test_integers_of_quantised_weights_and_no_weights_at_all():

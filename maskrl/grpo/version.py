@@ -6,9 +6,9 @@ import hashlib
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-PORTION = 2**20  # numbers at a time: 16 MiB beside the weights
+PORTION = 2**18  # words of 8 bytes at a time: 4 MiB beside the weights
 
 
 @torch.no_grad()
@@ -33,16 +33,23 @@ def _key(name: str, parameter: Tensor) -> int:
 
 
 def _digest(parameter: Tensor) -> Tensor:
-    """Sum the bits of each number times a factor of its place, Long [], modulo 2^64: one pass, no copy.
+    """Sum the bits, eight bytes at a time, times a factor of their place: Long [], modulo 2^64; one pass, no copy.
 
     Without factors, one number a bit up and another a bit down would look like nothing at all.
     """
-    bits_X = parameter.detach().flatten().view(INTEGERS[parameter.element_size()])
-    factors_X = _factors(min(len(bits_X), PORTION), parameter.device)
+    words_X = _words(parameter.detach().flatten().view(torch.uint8))
+    factors_X = _factors(min(len(words_X), PORTION), parameter.device)
     total = torch.zeros((), dtype=torch.long, device=parameter.device)
-    for portion_X in bits_X.split(PORTION):
+    for portion_X in words_X.split(PORTION):
         total = total * _ODD + (portion_X * factors_X[: len(portion_X)]).sum() + 1
     return total
+
+
+def _words(octets: Tensor) -> Tensor:
+    """View uint8 [8 X] as Long [X]; what does not begin or end at a word is copied."""
+    if octets.storage_offset() % 8 or len(octets) % 8:
+        octets = pad(octets, (0, -len(octets) % 8)).clone()
+    return octets.view(torch.long)
 
 
 _ODD = 0x5851F42D4C957F2D
