@@ -32,7 +32,7 @@ class Network(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(CODES + 1, WIDTH)
         self.text = nn.Embedding(LETTERS, WIDTH)
-        self.time = nn.Embedding(STEPS, WIDTH)
+        self.time = nn.Embedding(TOKENS, WIDTH)
         self.inner = nn.Linear((TOKENS + 2) * WIDTH, 32)
         self.outer = nn.Linear(32, TOKENS * CODES)
 

@@ -1,19 +1,19 @@
 """Every promise of a generator, broken once: the contract check names it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from sound_generator import CODES, TOKENS, Good, Texts
-from torch import nn
+from sound_generator import CODES, STEPS, TOKENS, Good, Texts
+from torch import Tensor, nn
 from toy_run import ToyGenerator
 
 from maskrl.errors import PluginError, RecipeError
 from maskrl.interfaces import MaskedGenerator
 from maskrl.testing import check_generator
-from maskrl.types import Prompt, SamplerDefaults
+from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults
 
 NOISE = torch.Generator()
 
@@ -117,6 +117,76 @@ def by_column(self, tokens, condition, step, guidance, positions=None):
     return logits if positions is None else logits.transpose(0, 1)[positions.T]
 
 
+def overwrite_step(tokens, condition, step, *rest):
+    step.t.add_(1).remainder_(STEPS)
+    return (tokens, condition, step, *rest)
+
+
+def overwrite_positions(self, tokens, condition, step, guidance, positions=None):
+    logits = Good.logits(self, tokens, condition, step, guidance, positions)
+    if positions is not None:
+        positions[:, 0].logical_not_()
+    return logits
+
+
+def repeat_the_first(logits):
+    """Four rows at a time, of which the second time the first four come again; of many rows all are right."""
+    return torch.cat([logits[:4], logits[:4]])[: len(logits)] if 4 < len(logits) <= 8 else logits
+
+
+def three_steps(self, tokens, letters, t):
+    return Good.network(self, tokens, letters, t) * torch.linspace(1.0, 1.2, STEPS)[t][:, None, None]
+
+
+def cut_off(self):
+    self.module.embed.register_forward_hook(lambda module, given, found: found.detach())
+
+
+def twice_where_packed(self, tokens, condition, step, guidance, positions=None):
+    logits = Good.logits(self, tokens, condition, step, guidance, positions)
+    return logits if positions is None else 2 * logits - logits.detach()
+
+
+def read(self, letters):
+    """Long [L] -> Float [], a number of a text."""
+    return self.module.text(letters[letters > 0]).sum()
+
+
+def remember(self, condition):
+    """Keep what was computed for a text, whatever becomes of the weights."""
+    texts = [tuple(letters[letters > 0].tolist()) for letters in condition.letters]
+    for text, letters in zip(texts, condition.letters, strict=True):
+        self.__dict__.setdefault("seen", {}).setdefault(text, read(self, letters).detach())
+    return Ready(condition.letters, torch.stack([self.seen[text] for text in texts]))
+
+
+@dataclass(frozen=True)
+class Ready(Texts):
+    """Texts that have been read."""
+
+    memory: Tensor
+
+    def select(self, rows):
+        return Ready(self.letters[rows], self.memory[rows])
+
+
+def logits_of_memory(self, tokens, condition, step, guidance, positions=None):
+    logits = Good.logits(self, tokens, condition, step, guidance)
+    is_ready = isinstance(condition, Ready)
+    memory = condition.memory if is_ready else torch.stack([read(self, text) for text in condition.letters])
+    logits = logits + ((1 + guidance) * memory)[:, None, None] * torch.arange(float(CODES))
+    return logits if positions is None else logits[positions]
+
+
+def save_fp16(self, folder):
+    Path(folder).mkdir()
+    save_file({k: v.half() for k, v in self.module.state_dict().items()}, Path(folder) / "model.safetensors")
+
+
+def other_in_a_batch(images):
+    return images if len(images) <= 4 else images.flip(0)
+
+
 def save_halves(self, folder):
     Path(folder).mkdir()
     save_file({k: v * 0.5 for k, v in self.module.state_dict().items()}, Path(folder) / "model.safetensors")
@@ -164,6 +234,17 @@ FAULTS = {
     "grid": (spec(grid=(2, 2)), "does not hold 6 tokens"),
     "one code": (spec(num_codes=1), "fewer than two codes"),
     "steps": (spec(sampler=SamplerDefaults(num_steps=7)), "num_steps = 7"),
+    "steps as a float": (spec(sampler=SamplerDefaults(num_steps=3.0)), "num_steps = 3.0 is no integer"),
+    "schedule": (spec(sampler=SamplerDefaults(3, schedule="cosin")), "schedule"),
+    "temperature": (
+        spec(sampler=SamplerDefaults(3, temperature_rule="no")),
+        "temperature_rule",
+    ),
+    "ranked by": (spec(sampler=SamplerDefaults(3, score="logp")), "score"),
+    "guidance is none": (
+        spec(sampler=SamplerDefaults(3, guidance=float("nan"))),
+        "sampler.guidance|guidance_eval",
+    ),
     "adapters": (spec(lora_targets=("nothing",)), "lora_targets names 'nothing'"),
     "no layers": (
         spec(lora_targets=("embed",)),
@@ -195,6 +276,15 @@ FAULTS = {
     ),
     "prefill overwrites": (prefilled(erase), "'prefill' changed the condition"),
     "prefill cannot be picked": (prefilled(lambda condition: First(condition.letters)), "after 'prefill'"),
+    "no prefill": (prefilled(lambda condition: None), "prefill returned NoneType, which is no Condition"),
+    "stale prefill": (
+        {"prefill": remember, "logits": logits_of_memory},
+        "'prefill' after the weights moved gives the logits of the weights before",
+    ),
+    "a bare tensor": (
+        {"encode": lambda self, prompts: Good.encode(self, prompts).letters},
+        "encode returned|has no attribute 'letters'",
+    ),
     "stale condition": ({"logits": stale}, "encoded before the weights moved"),
     # logits
     "canvas ignored": (before("network", blank), "the codes that are known"),
@@ -221,6 +311,31 @@ FAULTS = {
     "positions by column": ({"logits": by_column}, "logits at 'positions' differ"),
     "shape": (after("logits", lambda x: x[..., 1:]), r"logits returned float32 \[3, 6, 3\]"),
     "a list": (after("logits", lambda x: x.tolist()), "logits returned list"),
+    "step overwritten": (before("logits", overwrite_step), "logits changed the step"),
+    "positions overwritten": ({"logits": overwrite_positions}, "logits changed the positions"),
+    "rounded to bf16": (after("logits", lambda x: x.bfloat16().float()), "are rounded to bf16"),
+    "chunks of four": (after("network", repeat_the_first), "are others in a batch of 7 rows"),
+    "chunks of 32": (after("network", lambda x: x[torch.arange(len(x)) % 32]), "in a batch of 33 rows"),
+    "a table of three steps": ({"network": three_steps}, "raised IndexError: index 5 is out of bounds"),
+    "nothing at the last step": (
+        {
+            "network": lambda self, tokens, letters, t: (
+                Good.network(self, tokens, letters, t) / (t - 5)[:, None, None]
+            )
+        },
+        "logits at a step of 6 returned a number that is not finite",
+    ),
+    # the gradient
+    "ten times too small": (
+        after("logits", lambda x: 0.1 * x + 0.9 * x.detach()),
+        "it tells 0.1 of a change",
+    ),
+    "embeddings cut off": (built(cut_off), "not that of the logits at guidance 0.0"),
+    "null branch cut off": (
+        {"guide": lambda self, cond, uncond, w: Good.guide(self, cond, uncond.detach(), w)},
+        "not that of the logits at guidance 1.5",
+    ),
+    "twice where packed": ({"logits": twice_where_packed}, "at guidance 0.0: it tells 2 of a change"),
     # guidance
     "guidance ignored": (guided(lambda cond, uncond, w: cond), "what it subtracts depends on the text"),
     "guidance swapped": (guided(lambda cond, uncond, w: (1 + w) * uncond - w * cond), "depends on the text"),
@@ -241,15 +356,17 @@ FAULTS = {
     "bf16 pixels": (after("decode", lambda x: x.bfloat16()), "bfloat16"),
     "byte pixels": (after("decode", lambda x: (x * 255).byte()), "uint8"),
     "noise in pixels": (
-        after("decode", lambda x: x * (1 - 1e-3 * torch.rand(1, generator=NOISE))),
+        after("decode", lambda x: x * (1 - 0.1 * torch.rand(1, generator=NOISE))),
         "decode has noise",
     ),
     "global noise in pixels": (after("decode", lambda x: x * torch.rand(1)), "global random numbers"),
     "brightness of the batch": (after("decode", lambda x: x * x.mean()), "depend on the others"),
     "decode overwrites": (before("decode", overwrite), "decode changed the tokens"),
+    "another picture in a batch": (after("decode", other_in_a_batch), "others in a larger batch"),
     "one picture": (after("decode", lambda x: x * 0), "do not depend on the codes"),
     # save and load
     "loaded weights ignored": ({"load": lambda self, folder: None}, "gives other logits when loaded"),
+    "saved in half precision": ({"save": save_fp16}, "gives other logits when loaded"),
     "half the weights": ({"save": save_halves}, "gives other logits when loaded"),
     "save changes": ({"save": save_and_change}, "save changed the weights"),
     "save elsewhere": ({"save": save_beside}, "no folder, or beside it"),
@@ -275,6 +392,58 @@ def test_a_planted_fault_is_named(changes, complaint):
     with torch.random.fork_rng(devices=[]), pytest.raises(PluginError, match=complaint) as error:
         check_generator(build(**changes))
     assert "\n" not in str(error.value)
+
+
+def refuse_guidance(self, tokens, condition, step, guidance, positions=None):
+    if guidance.any():
+        raise RecipeError("no guidance; set sampling.guidance_eval = 0")
+    return Good.logits(self, tokens, condition, step, guidance, positions)
+
+
+def few_steps(self, tokens, condition, step, guidance, positions=None):
+    if step.num_steps > STEPS:
+        raise RecipeError("at most three steps")
+    return Good.logits(self, tokens, condition, step, guidance, positions)
+
+
+class OneToken(Good):
+    """Paints an image with a single token."""
+
+    spec = GeneratorSpec(1, CODES, CODES, (1, 1), (8, 12), SamplerDefaults(num_steps=1, guidance=1.0))
+
+    @classmethod
+    def cost(cls, config, *, text_tokens):
+        raise RecipeError("it does not say")
+
+    def logits(self, tokens, condition, step, guidance, positions=None):
+        logits = Good.logits(self, tokens.expand(-1, TOKENS), condition, step, guidance)[:, :1]
+        return logits if positions is None else logits[positions]
+
+    def decode(self, tokens, condition):
+        return Good.decode(self, tokens.expand(-1, TOKENS), condition)
+
+
+def zero(self):
+    if self.config.folder is None:
+        nn.init.zeros_(self.module.outer.weight)
+
+
+SOUND = {
+    "no guidance": {**spec(sampler=SamplerDefaults(num_steps=3)), "logits": refuse_guidance},
+    "few steps": {"logits": few_steps},
+    "a head that begins at zero": built(zero),
+    "one token": {name: value for name, value in vars(OneToken).items() if not name.startswith("__")},
+}
+
+
+@pytest.mark.parametrize("changes", SOUND.values(), ids=SOUND)
+def test_what_is_unusual_and_sound_passes(changes):
+    check_generator(build(**changes))
+
+
+def test_who_refuses_guidance_has_none_by_default():
+    with pytest.raises(PluginError, match=r"spec.sampler.guidance = 1.0, but logits refuse any"):
+        check_generator(build(logits=refuse_guidance))
 
 
 def test_what_a_generator_cannot_is_no_fault():

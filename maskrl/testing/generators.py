@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from torch import nn
 
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
 from maskrl.grpo.answers import kind
-from maskrl.grpo.config import SamplingConfig, resolve
-from maskrl.interfaces import MaskedGenerator
+from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.testing.classes import check_class
+from maskrl.testing.gradients import check_gradient
 from maskrl.testing.promises import NOISE, PROMPTS, apart, quiet, require, require_close, require_floats
 from maskrl.testing.promises import require_listed as listed
-from maskrl.testing.scene import WEIGHT, Scene
-from maskrl.testing.weights import check_checkpointing, check_save
-from maskrl.types import GeneratorSpec, Prompt
+from maskrl.testing.scene import Scene
+from maskrl.testing.spec import check_cost, check_spec
+from maskrl.testing.weights import awake, check_checkpointing, check_save, trained
+from maskrl.types import Prompt
+
+BATCHES = (7, 33)  # rows: more than prompts, and no multiple of what a generator may take at a time
 
 
 def check_generator(component: MaskedGenerator, prompts: Sequence[Prompt] = PROMPTS) -> None:
@@ -34,68 +36,65 @@ def check_generator(component: MaskedGenerator, prompts: Sequence[Prompt] = PROM
     check_class(type(component))
     with asking(component):
         _check_networks(component)
-        _check_spec(component, component.spec)
-        _check_cost(component)
-        scene = Scene(component, prompts)
-        for guidance in (0.0, WEIGHT):
-            _check_logits(scene, guidance)
-            _check_gradient(scene, guidance)
-        _check_guidance(scene)
-        _check_rows(scene)
-        _check_inputs(scene)
-        _check_conditions(scene)
+        check_spec(component)
+        check_cost(component)
+        scene = _scene(component, prompts)
+        with awake(component.module):
+            for guidance in sorted({0.0, scene.weight}):
+                _check_given(scene, guidance)
+                _check_logits(scene, guidance)
+                check_gradient(scene, guidance)
+            if scene.weight:
+                _check_guidance(scene)
+                _check_rows(scene)
+            _check_inputs(scene)
+            _check_conditions(scene)
+            _check_batches(scene)
+            _check_num_steps(scene)
         _check_decode(scene)
         check_save(scene)
         check_checkpointing(scene)
         _check_networks(component)
 
 
+def _scene(component: MaskedGenerator, prompts: Sequence[Prompt]) -> Scene:
+    """Show the prompts, with guidance unless the generator refuses any."""
+    scene = Scene(component, prompts)
+    try:
+        scene.logits(scene.weight)
+    except RecipeError:
+        default = component.spec.sampler.guidance
+        require(component, default == 0, f"spec.sampler.guidance = {default}, but logits refuse any guidance")
+        return replace(scene, weight=0.0)
+    return scene
+
+
 def _check_networks(component: MaskedGenerator) -> None:
     for network in (component.module, *component.frozen):
         training = any(part.training for part in network.modules())
         require(component, not training, "a network is in train(): dropout would falsify the ratio")
-    trained = [p for p in component.module.parameters() if p.requires_grad]
-    require(component, bool(trained), "no parameter of module asks for a gradient: nothing can be trained")
+    weights = trained(component.module)
+    require(component, bool(weights), "no parameter of module asks for a gradient: nothing can be trained")
     frozen = {id(p) for network in component.frozen for p in network.parameters()}
-    shared = any(id(p) in frozen for p in trained)
+    shared = any(id(p) in frozen for p in weights)
     require(component, not shared, "'frozen' holds parameters of module, which is trained")
     listed(component, "'module' or 'frozen'", [component.module, *component.frozen])
 
 
-def _check_spec(component: MaskedGenerator, spec: GeneratorSpec) -> None:
-    many = spec.num_tokens >= 1 and spec.num_codes >= 2
-    require(component, many, "spec has no tokens, or fewer than two codes")
-    require(component, not 0 <= spec.mask_id < spec.num_codes, f"spec.mask_id = {spec.mask_id} is a code")
-    fits = spec.grid is None or math.prod(spec.grid) == spec.num_tokens
-    require(component, fits, f"spec.grid = {spec.grid} does not hold {spec.num_tokens} tokens")
-    steps = spec.sampler.num_steps
-    fits = 1 <= steps <= spec.num_tokens
-    require(component, fits, f"spec.sampler.num_steps = {steps} is not in 1..num_tokens")
-    resolve(SamplingConfig(), spec, component)  # the names of its sampler are known ones
-    layers = [name for name, part in component.module.named_modules() if isinstance(part, nn.Linear)]
-    for target in spec.lora_targets:
-        known = any(name == target or name.endswith(f".{target}") for name in layers)
-        require(component, known, f"spec.lora_targets names {target!r}; module has no such linear layer")
-
-
-def _check_cost(component: MaskedGenerator) -> None:
-    try:
-        cost = type(component).cost(component.config, text_tokens=8)
-    except RecipeError:  # it does not say
-        return
-    held = sum(p.numel() for p in component.module.parameters())
-    numbers = f"cost says {cost.parameters} parameters, module has {held}"
-    require(component, cost.parameters == held, numbers)
-    held = sum(p.numel() for network in component.frozen for p in network.parameters())
-    numbers = f"cost says {cost.frozen_parameters} frozen parameters, 'frozen' has {held}"
-    require(component, cost.frozen_parameters == held, numbers)
-    require(component, cost.spec == component.spec, "cost has another spec")
+@torch.no_grad()
+def _check_given(scene: Scene, guidance: float) -> None:
+    """What is handed in stays as it is: the reference policy is handed the same."""
+    step, positions, weights = scene.step, scene.some, scene.weights(guidance).clone()
+    given = {"tokens": scene.tokens, "step": step.t, "positions": positions, "guidance": weights}
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    scene.component.logits(scene.tokens, scene.condition, step, weights, positions=positions)
+    for name, tensor in given.items():
+        require(scene.component, torch.equal(tensor, before[name]), f"logits changed the {name}")
 
 
 def _check_logits(scene: Scene, guidance: float) -> None:
     """Shapes, precision, packing, and that a row depends neither on the others nor on their prompts."""
     component, spec = scene.component, scene.component.spec
-    given = scene.tokens.clone()
     with quiet(component, "logits"):
         full = scene.logits(guidance)
     require_floats(component, "logits", full, (scene.size, spec.num_tokens, spec.num_codes), None)
@@ -103,7 +102,8 @@ def _check_logits(scene: Scene, guidance: float) -> None:
     asked = "after guidance" if guidance else "of a network in fp32"
     coarse = not guidance and full.dtype == torch.bfloat16 and scene.is_bf16
     require(component, precise or coarse, f"logits {asked} are {kind(full)}, not in fp32")
-    require(component, torch.equal(scene.tokens, given), "logits changed the tokens")
+    rounded = not scene.is_bf16 and torch.equal(full.bfloat16().to(full.dtype), full)
+    require(component, not rounded, f"logits {asked} are rounded to bf16")
     require_close(component, full, scene.logits(guidance), "logits has noise", NOISE)
     for positions in (scene.masked, scene.some):
         packed = scene.logits(guidance, positions=positions)
@@ -116,16 +116,6 @@ def _check_logits(scene: Scene, guidance: float) -> None:
         require_close(component, full[row : row + 1], alone, complaint)
 
 
-def _check_gradient(scene: Scene, guidance: float) -> None:
-    component = scene.component
-    packed = scene.logits(guidance, positions=scene.masked)
-    require(component, packed.requires_grad, f"no gradient reaches module at guidance {guidance}: cut off")
-    weights = [p for p in component.module.parameters() if p.requires_grad]
-    grads = torch.autograd.grad(packed.logsumexp(-1).sum(), weights, allow_unused=True)
-    moved = any(bool(gradient.any()) for gradient in grads if gradient is not None)
-    require(component, moved, f"no gradient reaches module at guidance {guidance}")
-
-
 @torch.no_grad()
 def _check_guidance(scene: Scene) -> None:
     """What is left of (1 + w) * cond - w * uncond without the first summand is the same whatever the prompt."""
@@ -135,7 +125,7 @@ def _check_guidance(scene: Scene) -> None:
     effect = max(apart(conditional[0], conditional[row]) for row in rows)
     require(component, effect > 0, "the logits do not depend on the text")
     found = []
-    for weight in (WEIGHT, 2 * WEIGHT):
+    for weight in (scene.weight, 2 * scene.weight):
         guided = same_canvas.logits(weight).double()
         found.append(((1 + weight) * conditional - guided) / weight)
     rounding = max(0.1 * effect, NOISE * float(conditional.abs().max()))
@@ -149,7 +139,7 @@ def _check_guidance(scene: Scene) -> None:
 @torch.no_grad()
 def _check_rows(scene: Scene) -> None:
     """Every row has the guidance of its own weight, also 0."""
-    weights = [WEIGHT * (row % 3) for row in range(scene.size)]
+    weights = [scene.weight * (row % 3) for row in range(scene.size)]
     mixed = scene.logits(torch.tensor(weights, dtype=torch.float64))
     for row, weight in enumerate(weights):
         complaint = "guidance is one weight for each row, and a row has another one's"
@@ -159,6 +149,8 @@ def _check_rows(scene: Scene) -> None:
 @torch.no_grad()
 def _check_inputs(scene: Scene) -> None:
     """Codes that are known tell something about those that are not."""
+    if scene.masked.all():  # of a single token none is known
+        return
     before = scene.logits(0.0, positions=scene.masked)
     other = scene.with_other_codes().logits(0.0, positions=scene.masked)
     require(scene.component, apart(before, other) > 0, "the logits do not depend on the codes that are known")
@@ -168,20 +160,48 @@ def _check_inputs(scene: Scene) -> None:
 def _check_conditions(scene: Scene) -> None:
     """Rows of a condition can be picked and repeated, before and after ``prefill``, which changes no logits."""
     component, rows = scene.component, torch.tensor([scene.size - 1, 0, 0])
+    read = scene.condition
+    require(component, isinstance(read, Condition), f"encode returned {kind(read)}, which is no Condition")
     picked = scene.pick(rows)
-    full = scene.logits(WEIGHT)
+    full = scene.logits(scene.weight)
     complaint = "rows that 'select' picked or repeated have other logits"
-    require_close(component, full[rows.to(full.device)], picked.logits(WEIGHT), complaint)
+    require_close(component, full[rows.to(full.device)], picked.logits(scene.weight), complaint)
     with quiet(component, "prefill"):
         filled = component.prefill(scene.condition)
+    fine = isinstance(filled, Condition)
+    require(component, fine, f"prefill returned {kind(filled)}, which is no Condition")
     require_close(
-        component, full, scene.logits(WEIGHT), "'prefill' changed the condition it was given", NOISE
+        component, full, scene.logits(scene.weight), "'prefill' changed the condition it was given", NOISE
     )
     for condition in (filled, component.prefill(filled)):
         ready = scene.given(condition)
-        require_close(component, full, ready.logits(WEIGHT), "logits after 'prefill' are others")
-        again = ready.pick(rows).logits(WEIGHT)
+        require_close(component, full, ready.logits(scene.weight), "logits after 'prefill' are others")
+        again = ready.pick(rows).logits(scene.weight)
         require_close(component, full[rows.to(full.device)], again, f"after 'prefill', {complaint}")
+
+
+@torch.no_grad()
+def _check_batches(scene: Scene) -> None:
+    """A row of a large batch has the logits that it has in a small one."""
+    full = scene.logits(scene.weight)
+    for size in BATCHES:
+        rows = torch.arange(size) % scene.size
+        many = scene.pick(rows)
+        found = many.logits(scene.weight, positions=many.some)
+        complaint = f"the logits of a row are others in a batch of {size} rows"
+        require_close(scene.component, full[rows.to(full.device)][many.some], found, complaint)
+
+
+@torch.no_grad()
+def _check_num_steps(scene: Scene) -> None:
+    """A recipe may choose any number of steps up to N; a generator that cannot take one says so by a RecipeError."""
+    for steps in (1, scene.component.spec.num_tokens):
+        try:
+            found = scene.in_steps(steps).logits(scene.weight, positions=scene.masked)
+        except RecipeError:
+            continue
+        shape = (int(scene.masked.sum()), scene.component.spec.num_codes)
+        require_floats(scene.component, f"logits at a step of {steps}", found, shape, None)
 
 
 def _check_decode(scene: Scene) -> None:
@@ -200,5 +220,8 @@ def _check_decode(scene: Scene) -> None:
     one = condition.select(torch.tensor([0]))
     alone = component.decode(tokens[:1], one)
     require_close(component, images[:1], alone, "the pixels of an image depend on the others")
+    rows = torch.arange(BATCHES[0], device=tokens.device) % scene.size
+    many = component.decode(tokens[rows], condition.select(rows))
+    require_close(component, images[rows], many, "the pixels of an image are others in a larger batch")
     other = component.decode((tokens[:1] + 1) % spec.num_codes, one)
     require(component, apart(alone, other) > 0, "the pixels do not depend on the codes")

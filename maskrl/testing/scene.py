@@ -19,7 +19,8 @@ WEIGHT = 1.5  # of guidance
 class Scene:
     """A canvas for each of B prompts: every row at another step, with another number of known codes.
 
-    ``rows`` are the rows' numbers, Long [B]; ``shift`` is added to the codes that are known.
+    ``rows`` are the rows' numbers, Long [B]; ``shift`` is added to the codes that are known; ``weight`` is that of the
+    guidance, 0 where the generator has none; ``num_steps`` is T, by default the sampler's.
     """
 
     component: MaskedGenerator
@@ -28,6 +29,8 @@ class Scene:
     asked: Condition | None = field(default=None, repr=False)
     one_canvas: bool = False
     shift: int = 0
+    weight: float = WEIGHT
+    num_steps: int | None = None
 
     @property
     def size(self) -> int:
@@ -80,14 +83,18 @@ class Scene:
     @property
     def step(self) -> StepIndex:
         """The first row is at the first step, the last at the last."""
-        steps = self.component.spec.sampler.num_steps
+        steps = self.num_steps or self.component.spec.sampler.num_steps
         t = self._places() * (steps - 1) // max(len(self.prompts) - 1, 1)
         return StepIndex(t.to(self.device), steps)
 
     def logits(self, guidance: float | Tensor, positions: Tensor | None = None) -> Tensor:
         """Ask for all rows at once, with one weight or a weight of each row: Float [B, N, V], or [M, V]."""
-        weights = torch.as_tensor(guidance, dtype=torch.float64, device=self.device).expand(self.size)
+        weights = self.weights(guidance)
         return self.component.logits(self.tokens, self.condition, self.step, weights, positions=positions)
+
+    def weights(self, guidance: float | Tensor) -> Tensor:
+        """Float [B]: the guidance of each row."""
+        return torch.as_tensor(guidance, dtype=torch.float64, device=self.device).expand(self.size)
 
     def alone(self, row: int, guidance: float) -> Tensor:
         """Ask for one row, whose prompt is read by itself: Float [1, N, V]."""
@@ -101,6 +108,14 @@ class Scene:
         codes = self._draw()
         codes[:, 0], codes[:, -1] = 0, self.component.spec.num_codes - 1
         return codes.to(self.device)
+
+    def of(self, component: MaskedGenerator) -> Scene:
+        """Show canvases for the same prompts to a generator, which reads them anew."""
+        return Scene(component, self.prompts, weight=self.weight)
+
+    def in_steps(self, num_steps: int) -> Scene:
+        """Show the same canvases in another number of steps."""
+        return replace(self, asked=self.condition, num_steps=num_steps)
 
     def pick(self, rows: Tensor) -> Scene:
         """Pick or repeat rows of the canvases, and of the condition as it is."""

@@ -13,35 +13,36 @@ from torch import Tensor, nn
 from maskrl.errors import RecipeError
 from maskrl.interfaces import MaskedGenerator
 from maskrl.testing.promises import NOISE, apart, require, require_close
-from maskrl.testing.scene import WEIGHT, Scene
+from maskrl.testing.scene import Scene
 from maskrl.types import Stream
 
 
 @torch.no_grad()
 def check_save(scene: Scene) -> None:
     """Move the weights, save, load: what is loaded is what was moved, not what the generator was built from."""
-    component = scene.component
-    before = scene.logits(WEIGHT)
-    with tempfile.TemporaryDirectory() as parent, _moved(component.module):
-        fresh = Scene(component, scene.prompts)
-        moved = fresh.logits(WEIGHT)
+    component, weight = scene.component, scene.weight
+    before = scene.logits(weight)
+    component.prefill(scene.condition)  # what it keeps of these weights is stale once they move
+    with tempfile.TemporaryDirectory() as parent, moved(component.module):
+        fresh = scene.of(component)
+        learnt = fresh.logits(weight)
         stale = "a condition that was encoded before the weights moved has other logits than a new one"
-        require_close(component, moved, scene.logits(WEIGHT), stale)
+        require_close(component, learnt, scene.logits(weight), stale)
+        filled = fresh.given(component.prefill(fresh.condition)).logits(weight)
+        stale = "'prefill' after the weights moved gives the logits of the weights before"
+        require_close(component, learnt, filled, stale)
         folder = Path(parent) / "generator"
         component.save(str(folder))
         inside = [path.name for path in Path(parent).iterdir()] == ["generator"]
         require(component, inside, "save wrote no folder, or beside it")
-        require_close(component, moved, fresh.logits(WEIGHT), "save changed the weights", NOISE)
+        require_close(component, learnt, fresh.logits(weight), "save changed the weights", NOISE)
         loaded = _load(component, str(folder))
-        found = Scene(loaded, scene.prompts).logits(WEIGHT)
+        found = scene.of(loaded).logits(weight)
     complaint = "what 'save' wrote gives other logits when loaded"
-    require_close(component, moved, found, complaint)
-    trained, kept = apart(moved, before), apart(moved, found)
-    require(
-        component,
-        kept <= 0.1 * trained,
-        f"{complaint}: trained weights are lost, by {kept:.2g} of {trained:.2g}",
-    )
+    require_close(component, learnt, found, complaint, NOISE)  # the same machine, the same shapes
+    way, lost = apart(learnt, before), apart(learnt, found)
+    said = f"{complaint}: trained weights are lost, by {lost:.2g} of {way:.2g}"
+    require(component, lost <= 0.1 * way, said)
 
 
 def check_checkpointing(scene: Scene) -> None:
@@ -52,25 +53,59 @@ def check_checkpointing(scene: Scene) -> None:
         again.checkpoint_activations()
     except RecipeError:  # it cannot
         return
-    plain, less = (_logits_and_gradients(Scene(one, scene.prompts)) for one in (component, again))
+    plain, less = (_logits_and_gradients(scene.of(one)) for one in (component, again))
     for left, right in zip(plain, less, strict=True):
         require_close(component, left, right, "checkpoint_activations changes logits or gradients")
 
 
+def trained(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that training moves."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def directions(module: nn.Module) -> list[Tensor]:
+    """Make a direction for each trained parameter, a tenth of its weights' size."""
+    return [
+        _noise(p, index) * (0.1 * p.detach().abs().mean() + 1e-3) for index, p in enumerate(trained(module))
+    ]
+
+
 @contextmanager
-def _moved(module: nn.Module) -> Iterator[None]:
-    """Give a network other weights for a while."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    before = [p.clone() for p in trained]
-    for index, parameter in enumerate(trained):
-        noise = torch.randn(parameter.shape, generator=Stream(0, ("moved", index)).generator())
-        size = 0.1 * parameter.abs().mean() + 1e-3
-        parameter.add_(size * noise.to(parameter.device, parameter.dtype))
+def moved(module: nn.Module, way: float = 1.0) -> Iterator[None]:
+    """Give a network other weights for a while: some way along :func:`directions`."""
+    with _kept(module), torch.no_grad():
+        for parameter, direction in zip(trained(module), directions(module), strict=True):
+            parameter.add_(way * direction)
+        yield
+
+
+@contextmanager
+def awake(module: nn.Module) -> Iterator[None]:
+    """Fill for a while the layers that begin at zero, as the last one of many networks does: it would say nothing."""
+    with _kept(module):
+        with torch.no_grad():
+            for index, parameter in enumerate(trained(module)):
+                if parameter.ndim > 1 and not parameter.any():
+                    parameter.copy_(0.1 * _noise(parameter, index))
+        yield
+
+
+@contextmanager
+def _kept(module: nn.Module) -> Iterator[None]:
+    before = [parameter.detach().clone() for parameter in trained(module)]
     try:
         yield
     finally:
-        for parameter, old in zip(trained, before, strict=True):
-            parameter.copy_(old)
+        with torch.no_grad():
+            for parameter, old in zip(trained(module), before, strict=True):
+                parameter.copy_(old)
+
+
+def _noise(parameter: Tensor, index: int) -> Tensor:
+    drawn = torch.randn(
+        parameter.shape, generator=Stream(0, ("moved", index)).generator(), dtype=torch.float32
+    )
+    return drawn.to(parameter.device, parameter.dtype)
 
 
 def _load(component: MaskedGenerator, folder: str) -> MaskedGenerator:
@@ -94,7 +129,7 @@ def _placed(new: MaskedGenerator, like: MaskedGenerator) -> MaskedGenerator:
 
 
 def _logits_and_gradients(scene: Scene) -> list[Tensor]:
-    logits = scene.logits(WEIGHT, positions=scene.masked)
-    weights = [p for p in scene.component.module.parameters() if p.requires_grad]
+    logits = scene.logits(scene.weight, positions=scene.masked)
+    weights = trained(scene.component.module)
     grads = torch.autograd.grad(logits.logsumexp(-1).sum(), weights, allow_unused=True)
     return [logits, *(grad for grad in grads if grad is not None)]
