@@ -13,7 +13,9 @@ from maskrl.grpo.confidence import border, log_softmax, pack_bits, pick, remaska
 from maskrl.grpo.positions import confidence, rank
 from maskrl.grpo.temperature import tempered
 
-PORTION = 2**22  # logits that are sampled from at a time, 24 bytes each: more is no faster
+PORTION = (
+    2**23
+)  # logits sampled from at a time, 24 bytes each: smaller tensors than 32 MiB stay with malloc, in pieces
 
 
 @dataclass(frozen=True)
