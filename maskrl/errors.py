@@ -46,6 +46,10 @@ class TrainingError(MaskRLError, RuntimeError):
     exit_code = 4
 
 
+class Terminated(SystemExit):
+    """A signal ends the program; whoever was at work has not raised it."""
+
+
 def quote(text: str, most: int = 60) -> str:
     """Return a prompt as a message quotes it: in one line, cut after ``most`` characters."""
     return repr(text if len(text) <= most else text[:most] + "…")

@@ -19,7 +19,7 @@ from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
 from maskrl.cli.sample import sample
 from maskrl.cli.train import train
-from maskrl.errors import MaskRLError, TrainingError
+from maskrl.errors import MaskRLError, Terminated, TrainingError
 
 app = typer.Typer(
     help="Reinforcement learning for text-to-image models that paint by unmasking tokens.",
@@ -81,4 +81,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    sys.exit(128 + number)
+    raise Terminated(128 + number)

@@ -122,7 +122,7 @@ def _columns(actor: Actor, groups: Sequence[Group]) -> dict[str, Tensor]:
 def _column_weights(actor: Actor, names: Sequence[str], columns: Tensor, rewards: Tensor) -> Tensor:
     """Return what each column counts, Float [R]: asked of the reward only where columns are standardised."""
     if actor.algorithm.config.advantage_of == "score":
-        return torch.ones(len(names))
+        return torch.ones(len(names), dtype=torch.float32)
     return weights_of_columns(actor.reward, names, columns, rewards)
 
 

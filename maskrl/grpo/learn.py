@@ -9,6 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from maskrl.asking import asking_all
 from maskrl.errors import TrainingError
 from maskrl.grpo.batch import Batch
 from maskrl.grpo.collect import encode
@@ -148,7 +149,8 @@ def _accumulate(
         flat_K = clipped(ratio_K, micro.adv, *bounds).float()
         table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K))))
         _check(learner, batch, micro, loss_K.detach())
-        (loss_K.sum() / num_images).backward()
+        with asking_all(learner.generator, learner.algorithm.transition):
+            (loss_K.sum() / num_images).backward()
     return Scores(**{name: torch.cat([getattr(row, name) for row in table]) for name in vars(table[0])})
 
 

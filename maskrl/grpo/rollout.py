@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def rollout(
         )
         tokens_BN = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, tokens_BN)
     record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
-    tau_T = torch.tensor(taus, device=device)
+    tau_T = torch.tensor(taus, dtype=torch.float32, device=device)
     return Trajectory(tau=tau_T, tokens=tokens_BN, mask_id=spec.mask_id, **record)
 
 
@@ -85,12 +86,19 @@ def _rule(
 def join(trajectories: Sequence[Trajectory]) -> Trajectory:
     """Put images of the same T side by side, in order."""
     first = trajectories[0]
-    record = {f.name: torch.cat([getattr(t, f.name) for t in trajectories]) for f in fields(Unmasked)}
+    record = {f.name: _cat([getattr(t, f.name) for t in trajectories]) for f in fields(Unmasked)}
     tokens = torch.cat([t.tokens for t in trajectories])
     return Trajectory(tau=first.tau, tokens=tokens, mask_id=first.mask_id, **record)
+
+
+def _cat(values: Sequence[Any]) -> Any:
+    """Put tensors one after the other; where one has none (``sets``), all have none."""
+    return None if any(value is None for value in values) else torch.cat(list(values))
 
 
 def _noise(streams: Sequence[Stream], num_steps: int, num_tokens: int) -> Tensor:
     """Float [B, T, 2, N] in [0, 1), drawn on the CPU: the same on every device."""
     shape = (num_steps, 2, num_tokens)
-    return torch.stack([torch.rand(shape, generator=stream.generator()) for stream in streams])
+    return torch.stack(
+        [torch.rand(shape, generator=stream.generator(), dtype=torch.float32) for stream in streams]
+    )

@@ -35,4 +35,4 @@ class Computational(StepReducer):
         """The first or last k steps: Long [k], Float [k]."""
         k: int = self.config.steps
         start = 0 if self.config.which == "first" else rollout_steps - k
-        return torch.arange(start, start + k), torch.full((k,), 1 / k)
+        return torch.arange(start, start + k), torch.full((k,), 1 / k, dtype=torch.float32)

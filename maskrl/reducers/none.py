@@ -18,4 +18,6 @@ class NoReduction(StepReducer):
 
     def train_steps(self, rollout_steps: int, stream: Stream) -> tuple[Tensor, Tensor]:
         """All T steps: Long [T], Float [T]."""
-        return torch.arange(rollout_steps), torch.full((rollout_steps,), 1 / rollout_steps)
+        return torch.arange(rollout_steps), torch.full(
+            (rollout_steps,), 1 / rollout_steps, dtype=torch.float32
+        )

@@ -65,7 +65,7 @@ class WeightedSum(RewardModel):
 
     def score_terms(self, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum, and the score of each term, before ``mean``, ``std`` and ``weight``: Float [B] each."""
-        total_B, terms = torch.zeros(len(prompts), device=images.device), {}
+        total_B, terms = torch.zeros(len(prompts), dtype=torch.float32, device=images.device), {}
         for label, reward in self._rewards.items():
             term = self.config.terms[label]
             terms[label] = answers.score(reward, images, prompts)

@@ -70,6 +70,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
         SystemExit: the same for SIGTERM, with 143.
     """
     if run is not None:
+        run = run.absolute()  # before components are built, which may look elsewhere
         check_folder(run, resume)
     with memory(Progress()):
         setup = set_up(recipe)

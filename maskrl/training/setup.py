@@ -166,7 +166,7 @@ def set_up(recipe: Recipe) -> Setup:
     watch = _watch(recipe, placement, actor.portions.reward_batch)
     for judge in (reward, *watch.rewards.values()):
         with asking(judge):
-            judge.check(prompts)
+            judge.check(tuple(prompts))  # theirs to look at, not to sort
     return Setup(placement, actor, learner, state, share, prompts, learning_rate, sampler, geneval, watch)
 
 
