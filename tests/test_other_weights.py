@@ -123,6 +123,25 @@ def test_equal_weights_in_another_module_are_on_policy():
     assert learn(other.learner, batch)["ratio_max"] == 1
 
 
+def test_an_actor_with_weights_of_its_own_has_an_honest_ratio_update_after_update():
+    """Two updates behind the learner, as a copy that is set now and then."""
+    generator = toy()
+    halves = toy_halves(generator, optimizer=adamw(generator, lr=3e-3), record_logp=True)
+    own = copy.deepcopy(generator)
+    actor = replace(halves.actor, generator=own)
+    for update in range(4):
+        if update % 2 == 0:
+            own.module.load_state_dict(generator.module.state_dict())
+        batch = collect(actor, PROMPTS, update)
+        old = logps(halves, batch, own).detach()
+        now = halves.but(generator=copy.deepcopy(generator))
+        metrics = learn(halves.learner, batch)
+        if update % 2 == 0:
+            assert metrics["ratio_min"] == metrics["ratio_max"] == 1
+        else:
+            check_ratio(now, batch, metrics, old)
+
+
 def test_every_pass_over_a_batch_of_others_is_against_what_was_recorded():
     """With two updates, the second pass too: against the painting weights, not against the first pass."""
     halves = toy_halves(config={"num_updates": 2}, record_logp=True)

@@ -84,6 +84,9 @@ def test_names_shapes_and_types_count_and_layout_does_not():
     one.weight.data, transposed.weight.data = weight, weight.T.contiguous().T
     assert version(one) == version(transposed)
     assert version(nn.ModuleDict({"a": one})) != version(nn.ModuleDict({"b": one}))
+    zero = nn.Linear(6, 4, bias=False).requires_grad_(False)
+    zero.weight.zero_()  # as half of an adapter is at first
+    assert version(nn.ModuleDict({"a": zero})) != version(nn.ModuleDict({"b": zero}))
     flat = nn.Linear(24, 1, bias=False)
     flat.weight.data = weight.view(1, 24)
     assert version(flat) != version(one)

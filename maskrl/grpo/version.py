@@ -41,14 +41,14 @@ def _digest(parameter: Tensor) -> Tensor:
     factors_X = _factors(min(len(words_X), PORTION), parameter.device)
     total = torch.zeros((), dtype=torch.long, device=parameter.device)
     for portion_X in words_X.split(PORTION):
-        total = total * _ODD + (portion_X * factors_X[: len(portion_X)]).sum() + 1
+        total = total * _ODD + (portion_X * factors_X[: len(portion_X)]).sum() + 1  # zeros count too
     return total
 
 
 def _words(octets: Tensor) -> Tensor:
     """View uint8 [8 X] as Long [X]; what does not begin or end at a word is copied."""
     if octets.storage_offset() % 8 or len(octets) % 8:
-        octets = pad(octets, (0, -len(octets) % 8)).clone()
+        octets = pad(octets, (0, -len(octets) % 8))
     return octets.view(torch.long)
 
 

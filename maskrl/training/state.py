@@ -27,10 +27,8 @@ class Progress:
     seconds: float = 0.0
 
 
-COUNTERS = {
-    *(field.name for field in fields(Progress)),
-    "recipe",
-}  # earlier versions wrote the recipe's digest
+# earlier versions wrote the recipe's digest beside them
+COUNTERS = {*(field.name for field in fields(Progress)), "recipe"}
 
 
 class HasState(Protocol):
