@@ -169,9 +169,8 @@ class _Run:
     def _update(self) -> None:
         actor, learner, update = self.setup.actor, self.setup.learner, self.progress.update
         start = perf_counter()
-        prompts = prompts_of(
-            update, self.setup.prompts, self.recipe.training.prompts_per_update, actor.stream
-        )
+        count = self.recipe.training.prompts_per_update
+        prompts = prompts_of(update, self.setup.prompts, count, actor.stream)
         first = self.placement.rank * self.setup.share
         with rescuing(self.setup, partial(self._rescue, self.progress)):
             batch = collect(actor, prompts[first : first + self.setup.share], update)
