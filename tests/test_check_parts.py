@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -74,13 +75,42 @@ def of_the_first_step(self, logits, taken):
     return PTheta2(PTheta2.Config()).log_prob(logits * (1 + taken.step.t[0]), taken)
 
 
+def log_p(logits, taken):
+    precise = logits.to(max_precision(logits))
+    return precise.log_softmax(-1).gather(1, taken.pack(taken.proposals)[:, None])[:, 0]
+
+
+def of_the_first_revealed(self, logits, taken):
+    return taken.sum_rows(log_p(logits, taken).masked_fill(taken.pack(taken.reveal_rank) != 0, 0.0))
+
+
+def seen_by_row(change):
+    def log_prob(self, logits, taken):
+        return change(PTheta2(PTheta2.Config()).log_prob(logits, taken), taken.revealed.sum(dim=1))
+
+    return {"log_prob": log_prob}
+
+
+def without_normaliser(self, logits, taken):
+    precise = logits.to(max_precision(logits))
+    picked = precise.gather(1, taken.pack(taken.proposals)[:, None])[:, 0]
+    scored = picked - precise.detach().logsumexp(-1)
+    return taken.sum_rows(scored.masked_fill(~taken.pack(taken.revealed), 0.0))
+
+
+def log_of_softmax(self, logits, taken):
+    logp = logits.to(max_precision(logits)).softmax(-1).log()
+    scored = logp.gather(1, taken.pack(taken.proposals)[:, None])[:, 0]
+    return taken.sum_rows(scored.masked_fill(~taken.pack(taken.revealed), 0.0))
+
+
 def overwrite(logits, taken):
     with torch.no_grad():
         logits *= 0.5
     return logits, taken
 
 
-@pytest.mark.parametrize("change", [lambda logp: logp, lambda logp: logp / 2])
+@pytest.mark.parametrize("change", [lambda logp: logp, lambda logp: logp / 2, lambda logp: logp.double()])
 def test_a_sound_transition_passes(change):
     testing.check_transition(mine(TransitionProb, **transition(change)))
 
@@ -94,6 +124,15 @@ TRANSITIONS = {
     "detached": (transition(torch.Tensor.detach), "cut off from the logits"),
     "batch mean": (transition(lambda x: x - x.mean() / 2), "depends on the other rows"),
     "step of the first row": ({"log_prob": of_the_first_step}, "depends on the other rows"),
+    "the first revealed": ({"log_prob": of_the_first_revealed}, "does not rise"),
+    "of the batch's longest": (seen_by_row(lambda logp, n: logp / n.max()), "depends on the other rows"),
+    "normaliser cut off": ({"log_prob": without_normaliser}, "part is cut off"),
+    "log of the softmax": (
+        {"log_prob": log_of_softmax},
+        "log_prob of large logits returned a number that is not",
+    ),
+    "infinite where unlikely": (transition(lambda x: x.masked_fill(x < -60, -torch.inf)), "of large logits"),
+    "32 rows": (transition(lambda x: x[torch.arange(len(x)) % 32]), "is another in a batch of 33 rows"),
     "flipped": (transition(torch.neg), "a probability above 1"),
     "flipped and lowered": (transition(lambda x: -x - 100), "does not rise"),
     "a probability": (transition(torch.exp), "a probability above 1"),
@@ -113,9 +152,33 @@ def test_a_transition_that_breaks_its_contract_is_named(changes, complaint):
         broken(testing.check_transition, mine(TransitionProb, **changes), complaint)
 
 
+def hide(trajectory, noise):
+    """Score each image as one step that reveals what the noise hides, and its first token."""
+    hidden = (noise < 0.5)[:, None]
+    hidden[..., 0] = True
+    return replace(
+        trajectory.select(torch.arange(trajectory.num_images)),
+        state=torch.where(hidden, trajectory.mask_id, trajectory.tokens[:, None]),
+        proposals=trajectory.tokens[:, None],
+        reveal_rank=torch.where(hidden, hidden.long().cumsum(dim=-1) - 1, -1),
+        floored=torch.zeros_like(hidden),
+        threshold=trajectory.threshold[:, :1],
+        entropy=trajectory.entropy[:, :1],
+        tau=trajectory.tau[:1],
+        sets=None,
+    )
+
+
+def test_an_estimator_of_its_own_steps_passes():
+    def scored(self, trajectory, stream):
+        return hide(trajectory, torch.rand(trajectory.tokens.shape, generator=stream.generator()))
+
+    testing.check_transition(mine(PTheta2, scored=scored))
+
+
 def test_an_estimator_must_take_its_noise_from_the_stream():
     def scored(self, trajectory, stream):
-        return trajectory.select(torch.randperm(trajectory.num_images))
+        return hide(trajectory, torch.rand(trajectory.tokens.shape))
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -126,7 +189,7 @@ def test_an_estimator_must_take_its_noise_from_the_stream():
 
 def test_an_estimator_must_repeat_itself():
     def scored(self, trajectory, stream):
-        return trajectory.select(torch.randperm(trajectory.num_images, generator=NOISE))
+        return hide(trajectory, torch.rand(trajectory.tokens.shape, generator=NOISE))
 
     broken(testing.check_transition, mine(PTheta1, scored=scored), "noise that is not the stream's")
 
@@ -135,7 +198,7 @@ def test_an_estimator_must_keep_the_images():
     broken(
         testing.check_transition,
         mine(PTheta1, scored=lambda self, trajectory, stream: trajectory.select(torch.tensor([0]))),
-        "another number of images",
+        "scored returned no Trajectory of 3 images",
     )
 
 
@@ -166,8 +229,18 @@ class Filter(GroupFilter):
         return {"spread": self.seen[-1]}
 
 
-def test_a_sound_filter_passes():
-    testing.check_filter(make(Filter))
+SOUND = {
+    "as it is": {},
+    "a list": {"keep": lambda self, rewards: Filter.keep(self, rewards).tolist()},
+    "an array": {"keep": lambda self, rewards: Filter.keep(self, rewards).numpy()},
+    "integers": {"metrics": lambda self: {"filter_rounds": len(self.seen), "filter_any": torch.tensor(True)}},
+}
+
+
+@pytest.mark.parametrize("changes", SOUND.values(), ids=SOUND)
+def test_a_sound_filter_passes(changes):
+    """What training takes is sound."""
+    testing.check_filter(mine(Filter, **changes))
 
 
 def keep(self, rewards):
@@ -177,7 +250,9 @@ def keep(self, rewards):
 FILTERS = {
     "no decision": ({"keep": lambda self, rewards: rewards.std(dim=1)}, "keep returned float32"),
     "of images": ({"keep": lambda self, rewards: rewards > 0}, r"bool \[8, 4\] instead of Bool \[8\]"),
-    "a list": ({"keep": lambda self, rewards: [True] * len(rewards)}, "keep returned list"),
+    "a single yes": ({"keep": lambda self, rewards: [True]}, r"keep returned bool \[1\]"),
+    "chance in metrics": ({"metrics": lambda self: {"x": float(torch.rand(1))}}, "metrics uses the global"),
+    "a pair of metrics": ({"metrics": lambda self: [("x", 1.0)]}, "metrics returned list, not a dict"),
     "rewards changed": ({"keep": keep}, "keep changed the rewards"),
     "chance": ({"keep": lambda self, rewards: torch.rand(len(rewards)) > 0.5}, "global random numbers"),
     "tensor": ({"state_dict": lambda self: {"seen": torch.ones(2)}}, "cannot be saved as JSON"),
@@ -191,8 +266,8 @@ FILTERS = {
         {"load_state_dict": lambda self, state: self.seen.extend(state["seen"][1:])},
         "another state",
     ),
-    "a word": ({"metrics": lambda self: {"spread": "wide"}}, "no finite float"),
-    "infinite": ({"metrics": lambda self: {"spread": float("inf")}}, "no finite float"),
+    "a word": ({"metrics": lambda self: {"spread": "wide"}}, "no number|not finite"),
+    "infinite": ({"metrics": lambda self: {"spread": float("inf")}}, "no number|not finite"),
     "raises": ({"keep": refuse}, "raised ValueError: no"),
 }
 
@@ -225,8 +300,35 @@ def reducer(
     return make(type("Mine", (StepReducer,), methods))
 
 
-def test_a_sound_reducer_passes():
-    testing.check_reducer(reducer())
+def one(num_steps):
+    return torch.ones(1)
+
+
+def refuse_few(num_steps):
+    if num_steps < 100:
+        raise RecipeError("at least 100 steps")
+    return num_steps
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        {},
+        {"steps": lambda t: list(range(t)), "weights": lambda t: [1 / t] * t},
+        {"steps": lambda t: np.arange(t), "weights": lambda t: np.ones(t) / t},
+        {"steps": lambda t: torch.arange(t).int(), "weights": lambda t: torch.ones(t).double() / t},
+        {"rollout": np.int64},
+        {"rollout": refuse_few},
+    ],
+)
+def test_a_sound_reducer_passes(behaviour):
+    """What training takes is sound."""
+    testing.check_reducer(reducer(**behaviour))
+
+
+def test_a_pair_is_a_tuple():
+    steps = {"train_steps": lambda self, t, stream: [torch.arange(t), torch.ones(t) / t]}
+    broken(testing.check_reducer, mine(NoReduction, **steps), "train_steps returned list, not a pair")
 
 
 @pytest.mark.parametrize(
@@ -235,21 +337,23 @@ def test_a_sound_reducer_passes():
         ({"rollout": lambda t: t + 1}, r"rollout_steps\(1\) is 2"),
         ({"rollout": lambda t: 0}, r"rollout_steps\(1\) is 0"),
         ({"steps": lambda t: torch.arange(t) + 1}, r"outside \[0, 1\)"),
-        ({"steps": lambda t: torch.zeros(t).long()}, "repeats one"),
+        ({"steps": lambda t: torch.zeros(t).long()}, "names a step twice"),
         ({"steps": lambda t: torch.arange(float(t))}, "train_steps returned float32"),
-        ({"weights": lambda t: torch.ones(t + 1)}, "weights returned"),
-        ({"weights": lambda t: -torch.ones(t)}, "negative weight"),
+        ({"weights": lambda t: torch.ones(t + 1)}, "for the weights instead of Float"),
+        ({"weights": lambda t: -torch.ones(t)}, "a weight that is negative"),
         ({"weights": lambda t: torch.ones(t) / 0}, "not finite"),
-        ({"steps": lambda t: torch.randint(10**9, (t,))}, "global random numbers"),
-        ({"steps": lambda t: torch.randint(10**9, (t,), generator=NOISE)}, "noise that is not the stream's"),
-        ({"weights": lambda t: torch.rand(t, generator=NOISE)}, "noise that is not the stream's"),
+        ({"steps": lambda t: torch.randint(t, (1,)), "weights": one}, "global random numbers"),
+        (
+            {"steps": lambda t: torch.randint(t, (1,), generator=NOISE), "weights": one},
+            "noise that is not the stream's",
+        ),
+        ({"weights": lambda t: torch.rand(t, generator=NOISE).softmax(0)}, "noise that is not the stream's"),
         ({"weights": lambda t: torch.ones(t)}, "weights sum to 2, not to 1"),
         ({"weights": lambda t: torch.ones(t) / (t + 1)}, "weights sum to 0.5, not to 1"),
-        ({"weights": lambda t: torch.ones(t).double() / t}, "float64"),
         ({"rollout": lambda t: float(t)}, r"rollout_steps\(1\) is 1.0"),
         ({"rollout": lambda t: 1 + int(torch.randint(t, (1,), generator=NOISE))}, "rollout_steps has noise"),
         ({"rollout": refuse_all}, "refuses every number of steps"),
-        ({"steps": lambda t: torch.arange(0)}, "no step"),
+        ({"steps": lambda t: torch.arange(0)}, "for the steps instead of Long"),
     ],
 )
 def test_a_reducer_that_breaks_its_contract_is_named(behaviour, complaint):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from maskrl.asking import asking
-from maskrl.grpo.unmask import Rule, Unmasked, unmask
+from maskrl.grpo import answers
 from maskrl.interfaces import TransitionProb
 from maskrl.testing.classes import check_class
 from maskrl.testing.promises import NOISE, apart, quiet, require, require_close, require_floats
+from maskrl.testing.recorded import logits_of, recorded
 from maskrl.types import Stream, Trajectory, Transition
+
+NUM_IMAGES, MANY = 3, 33
+EXTREME = 300.0  # times logits of size 1: e^-88 is the smallest p of fp32
 
 
 def check_transition(component: TransitionProb, num_tokens: int = 6, num_codes: int = 5) -> None:
@@ -25,53 +29,36 @@ def check_transition(component: TransitionProb, num_tokens: int = 6, num_codes: 
     """
     check_class(type(component))
     with asking(component):
-        recorded = _recorded(3, num_tokens, num_codes, component.needs_sets)
-        with quiet(component, "scored"):
-            trajectory = component.scored(recorded, Stream(1))
-        again = component.scored(recorded, Stream(1))
-        same = trajectory.num_images == recorded.num_images
-        require(component, same, "scored returned another number of images")
-        equal = torch.equal(trajectory.state, again.state) and torch.equal(trajectory.tokens, again.tokens)
-        require(component, equal, "scored draws noise that is not the stream's")
+        trajectory = _scored(component, recorded(NUM_IMAGES, num_tokens, num_codes, component.needs_sets))
         rows = torch.arange(trajectory.num_images)
         for step in range(trajectory.num_steps):
             steps = (rows + step) % trajectory.num_steps  # each row is at another
             transition = trajectory.transitions(rows, steps)
-            logits = _logits(steps, transition.masked, num_codes)
+            logits = logits_of(rows, transition, num_codes)
             for given in (logits, logits.double(), logits * 0.5):
                 _check_log_prob(component, transition, given)
+            _check_extremes(component, transition, logits * EXTREME)
             _check_precision(component, transition, logits)
             _check_meaning(component, transition, logits)
+            _check_many_rows(component, transition, logits)
 
 
-def _recorded(num_images: int, num_tokens: int, num_codes: int, record_sets: bool) -> Trajectory:
-    """Sample a trajectory that reveals one position a step, from logits that :func:`_logits` gives again."""
-    mask_id, taus = num_codes, torch.linspace(1.0, 0.0, num_tokens)
-    state = torch.full((num_images, num_tokens), mask_id)
-    steps: list[Unmasked] = []
-    for t, tau in enumerate(taus.tolist()):
-        uniform = torch.rand(num_images, 2, num_tokens, generator=Stream(0, ("noise", t)).generator())
-        logits = _logits(torch.full((num_images,), t), state == mask_id, num_codes)
-        steps.append(unmask(logits, state, uniform, Rule(1, tau), mask_id, record_sets))
-        state = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, state)
-    record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
-    return Trajectory(tau=taus, tokens=state, mask_id=mask_id, **record)
-
-
-def _logits(steps: Tensor, masked: Tensor, num_codes: int) -> Tensor:
-    """Long [B], Bool [B, N] -> Float [M, V]: logits that depend on step, row and position."""
-    shape = (*masked.shape, num_codes)
-    drawn = [torch.randn(shape, generator=Stream(0, ("logits", t)).generator()) for t in steps.tolist()]
-    return torch.stack([drawn[row][row] for row in range(len(drawn))])[masked]
+def _scored(component: TransitionProb, given: Trajectory) -> Trajectory:
+    """Ask for the transitions to score, which depend on nothing but the trajectory and the stream."""
+    with quiet(component, "scored"):
+        trajectory = answers.scored(component, given, Stream(1))
+    again = answers.scored(component, given, Stream(1))
+    equal = torch.equal(trajectory.state, again.state) and torch.equal(trajectory.proposals, again.proposals)
+    require(component, equal, "scored draws noise that is not the stream's")
+    return trajectory
 
 
 def _check_log_prob(component: TransitionProb, transition: Transition, given: Tensor) -> None:
     logits, size = given.clone().requires_grad_(), len(transition.state)
     with quiet(component, "log_prob"):
-        logp = component.log_prob(logits, transition)
-    require_floats(component, "log_prob", logp, (size,), given.dtype)
-    require(component, torch.equal(logits, given), "log_prob changed the logits")
-    require(component, logp.requires_grad, "log_prob is cut off from the logits: nothing could be learnt")
+        logp = answers.log_prob(component, logits, transition)
+    dtype = torch.float64 if given.dtype == torch.float64 else logp.dtype
+    require_floats(component, "log_prob", logp, (size,), dtype)
     (gradient,) = torch.autograd.grad(logp.sum(), logits)
     require(component, bool(gradient.isfinite().all()), "the gradient of log_prob is not finite")
     require(component, bool(gradient.any()), "the gradient of log_prob is 0")
@@ -81,10 +68,28 @@ def _check_log_prob(component: TransitionProb, transition: Transition, given: Te
     require_close(component, logp, torch.cat(alone), "the log_prob of a row depends on the other rows")
 
 
+def _check_extremes(component: TransitionProb, transition: Transition, given: Tensor) -> None:
+    """Logits so large that p of most codes is 0 in fp32 are scored too."""
+    logits = given.clone().requires_grad_()
+    logp = answers.log_prob(component, logits, transition)
+    require_floats(component, "log_prob of large logits", logp, (len(transition.state),), None)
+    (gradient,) = torch.autograd.grad(logp.sum(), logits)
+    fine = bool(gradient.isfinite().all())
+    require(component, fine, "the gradient of log_prob of large logits is not finite")
+
+
+def _check_many_rows(component: TransitionProb, transition: Transition, logits: Tensor) -> None:
+    """A row of a large batch has the log-probability that it has in a small one."""
+    logp = component.log_prob(logits, transition)
+    rows = torch.arange(MANY) % len(transition.state)
+    parts = logits.split(transition.masked.sum(dim=1).tolist())
+    many = component.log_prob(torch.cat([parts[row] for row in rows.tolist()]), transition.select(rows))
+    require_close(component, logp[rows], many, f"the log_prob of a row is another in a batch of {MANY} rows")
+
+
 def _check_precision(component: TransitionProb, transition: Transition, logits: Tensor) -> None:
     """Logits in bf16 are scored in fp32."""
-    coarse = component.log_prob(logits.bfloat16(), transition)
-    require_floats(component, "log_prob of logits in bf16", coarse, (len(transition.state),), torch.float32)
+    coarse = answers.log_prob(component, logits.bfloat16(), transition)
     exact = component.log_prob(logits.bfloat16().float(), transition)
     require_close(component, exact, coarse, "log_prob of logits in bf16 is not computed in fp32", 1e-5)
 
@@ -100,6 +105,9 @@ def _check_meaning(component: TransitionProb, transition: Transition, logits: Te
     complaint = "log_prob changes where a position's logits all rise alike, which changes no probability"
     require_close(component, logp, shifted, complaint)
     (gradient,) = torch.autograd.grad(logp.sum(), logits)
+    rest = float(gradient.sum(dim=1).abs().max())
+    complaint = "the gradient of log_prob says that it rises where a position's logits all rise alike: part is cut off"
+    require(component, rest <= NOISE * max(1.0, float(gradient.abs().max())), f"{complaint} (by {rest:.2g})")
     revealed = transition.pack(transition.revealed)
     made = transition.pack(transition.proposals)
     rise = gradient[revealed].gather(1, made[revealed][:, None])
