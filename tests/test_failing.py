@@ -63,7 +63,7 @@ def comparable(run):
         ("raise ValueError", 3),
         ("sys.exit(0)", 3),
         ("import torch; raise torch.OutOfMemoryError('tried to allocate 9 GiB')", 4),
-        ("images.fill_(float('nan'))", 4),
+        ("images.data.fill_(float('nan'))", 4),
         ("raise KeyboardInterrupt", None),
     ],
 )
@@ -273,8 +273,13 @@ def test_an_error_of_the_system_that_is_of_no_path_stays_a_bug(monkeypatch):
         command_line.main([])
 
 
-def test_a_run_stays_where_it_began_when_a_component_changes_the_folder(cli, world, monkeypatch):
+def test_a_component_that_changes_the_folder_ends_the_run_which_is_saved_where_it_began(
+    cli, world, monkeypatch
+):
     monkeypatch.chdir(world.parent)
     settings = ["--set=reward.at=2", "--set=reward.how='os.chdir(\"/\")'"]
-    assert cli("train", "--recipe", world, "--run", "here", *settings).code == 0
-    assert [path.name for path in listed(world.parent / "here/checkpoints")][-1] == "update_00006"
+    result = cli("train", "--recipe", world, "--run", "here", *settings)
+    assert result.code == 3
+    assert "the reward 'Fails' breaks its contract: it changed the working directory" in result.err
+    assert Path.cwd() == world.parent
+    assert len(listed(world.parent / "here/checkpoints")) == 1
