@@ -15,8 +15,9 @@ from maskrl.errors import PluginError, RecipeError
 from maskrl.evals.images import painted_settings
 from maskrl.evals.sameness import differing, unknown
 from maskrl.grpo import guidance, positions, schedule, temperature
-from maskrl.grpo.config import SamplingConfig, resolve
+from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
 from maskrl.grpo.guidance import guidance_weights, guided, weights_at
+from maskrl.grpo.objective import KL
 from maskrl.grpo.policy import policy_logits
 from maskrl.grpo.rollout import rollout
 from maskrl.grpo.schedule import unmask_counts
@@ -103,6 +104,13 @@ def test_names_are_those_of_the_table(key):
         f"no {key} is called {near!r}; did you mean {next(iter(TABLES[key]))!r}?; there are {known}"
         in str(error.value)
     )
+
+
+def test_a_kl_is_a_name_of_its_table(cli):
+    assert all(GRPOConfig(kl=name).kl == name for name in KL)
+    result = cli("recipe", "check", "shapes_clip", "--set", "grpo.kl=k1")
+    assert result.code == 2
+    assert "grpo.kl: no kl is called 'k1'; there are 'exact', 'k2', 'k3'" in result.err
 
 
 def test_a_wrong_name_in_a_recipe_is_one_line(cli):
@@ -214,6 +222,18 @@ def test_the_first_update_has_ratio_one_under_every_rule(rule, transition, mode,
     metrics = learn(halves.learner, collect(halves.actor, PROMPTS, 0))
     assert (metrics["ratio_min"], metrics["ratio_max"]) == (1, 1)
     assert gradients(halves.generator).abs().max() > 0
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_the_reference_is_asked_as_the_policy_is(rule):
+    """Of equal weights the KL is 0: under the same guidance and temperature, row by row."""
+    config = {"kl_coef": 1.0}
+    halves = toy_halves(
+        sampling={"guidance_train": 1.5, **rule}, config=config, reference=toy(), micro_batch=5
+    )
+    assert learn(halves.learner, collect(halves.actor, PROMPTS, 0))["kl"] == 0
+    other = halves.but(reference=toy(seed=1))
+    assert learn(other.learner, collect(other.actor, PROMPTS, 0))["kl"] > 0
 
 
 @pytest.mark.parametrize("rule", RULES[:4], ids=str)

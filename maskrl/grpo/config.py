@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from maskrl.asking import refused
 from maskrl.component import Component, ComponentConfig, at_most
 from maskrl.grpo.guidance import GUIDANCE_RULES
+from maskrl.grpo.objective import KL
 from maskrl.grpo.positions import POSITION_POLICIES, SCORES
 from maskrl.grpo.schedule import SCHEDULES
 from maskrl.grpo.tables import name_of
@@ -45,7 +46,7 @@ class GRPOConfig(ComponentConfig):
     eps_high: float = Field(default=0.2, gt=0)
     kl_coef: float = Field(default=0.0, ge=0)
     dual_clip: float | None = Field(default=None, gt=1)
-    kl: Literal["exact", "k2", "k3"] = "exact"
+    kl: Annotated[str, name_of(KL, "kl")] = "exact"
     advantage_of: Literal["score", "terms"] = "score"
     advantage_std: Literal["group", "global", "none"] = "group"
     advantage_eps: float = Field(default=1e-4, gt=0)
