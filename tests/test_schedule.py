@@ -75,7 +75,7 @@ def test_linear_runs_from_tau_init_to_zero():
 
 def test_unknown_names_list_the_known():
     with pytest.raises(
-        RecipeError, match=r"'cosign'; did you mean 'cosine'.*; there are 'cosine', 'linear', 'arccos'"
+        RecipeError, match=r"'cosign'; did you mean 'cosine'\? \(there are: cosine, linear, arccos\)"
     ):
         unmask_counts(4, 2, "cosign")
     with pytest.raises(RecipeError, match="no temperature_rule"):

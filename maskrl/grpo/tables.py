@@ -20,8 +20,9 @@ def look_up(table: Mapping[str, F], name: str, what: str) -> F:
         RecipeError: nothing; the message has the nearest name, and all of them.
     """
     if name not in table:
-        known = ", ".join(map(repr, table))
-        raise RecipeError(f"no {what} is called {name!r}{nearest(name, table)}; there are {known}")
+        raise RecipeError(
+            f"no {what} is called {name!r}{nearest(name, table)} (there are: {', '.join(table)})"
+        )
     return table[name]
 
 
