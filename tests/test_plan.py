@@ -152,6 +152,12 @@ def test_the_peak_of_a_rollout_is_the_planned_one(setting):
     assert 0.9 * measured < planned < 1.1 * measured
 
 
+def test_a_rollout_samples_from_a_portion_at_a_time_however_many_images_there_are():
+    few, many = (plan(read_recipe("shapes_clip", (*FULL_SIZE, f"grpo.group_size={n}")), 20, 1) for n in (24, 48))
+    more = many.transient["rollout"] - few.transient["rollout"]
+    assert more < 24 * 1024 * 8192 * SAMPLE_BYTES / 2  # what as many images would take that are sampled at once
+
+
 @pytest.mark.parametrize("portion", [64, 256, 4 * 256])
 def test_the_peak_of_a_step_that_samples_in_portions_is_the_planned_one(portion):
     """24 bytes for each logit of a portion, and next to nothing for the others."""
