@@ -153,9 +153,13 @@ def test_the_peak_of_a_rollout_is_the_planned_one(setting):
 
 
 def test_a_rollout_samples_from_a_portion_at_a_time_however_many_images_there_are():
-    few, many = (plan(read_recipe("shapes_clip", (*FULL_SIZE, f"grpo.group_size={n}")), 20, 1) for n in (24, 48))
+    few, many = (
+        plan(read_recipe("shapes_clip", (*FULL_SIZE, f"grpo.group_size={n}")), 20, 1) for n in (24, 48)
+    )
     more = many.transient["rollout"] - few.transient["rollout"]
-    assert more < 24 * 1024 * 8192 * SAMPLE_BYTES / 2  # what as many images would take that are sampled at once
+    assert (
+        more < 24 * 1024 * 8192 * SAMPLE_BYTES / 2
+    )  # what as many images would take that are sampled at once
 
 
 @pytest.mark.parametrize("portion", [64, 256, 4 * 256])
