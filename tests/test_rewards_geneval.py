@@ -123,7 +123,8 @@ def test_images_are_judged_as_eight_bits_hold_them(tmp_path):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_contract(mode):
-    check_reward(REWARDS[mode], [CIRCLE, TWO_RED_SQUARES], image_size=(48, 48))
+    shown = torch.stack([image(RED_SQUARE, RED_SQUARE), image(RED_SQUARE)])
+    check_reward(REWARDS[mode], [CIRCLE, TWO_RED_SQUARES], images=shown)
 
 
 def test_the_detectors_networks_are_placed_with_the_reward(tmp_path):

@@ -59,6 +59,39 @@ def test_a_sound_reward_passes():
     testing.check_reward(make(toy_run.Red))
 
 
+def is_dark(self, images, prompts):
+    """Sparse: 1 of what is nearly black, 0 of all noise."""
+    return (images.mean(dim=(1, 2, 3)) < 0.1).float()
+
+
+def test_a_reward_that_tells_only_some_images_apart_is_shown_them():
+    dark = torch.ones(3, 3, 8, 8) * torch.tensor([0.0, 1.0, 0.5])[:, None, None, None]
+    sparse = mine(RewardModel, score=is_dark)
+    testing.check_reward(sparse, images=dark)
+    broken(testing.check_reward, sparse, "hand check_reward images that it tells apart")
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        Tensor.tolist,
+        Tensor.numpy,
+        list,
+        Tensor.double,
+        Tensor.half,
+        lambda x: (x * 1e6).long(),
+        lambda x: x * 1e-9,
+    ],
+)
+def test_what_training_takes_for_scores_passes(meant):
+    testing.check_reward(mine(RewardModel, score=lambda self, *given: meant(Reward.score(self, *given))))
+
+
+def test_the_prompts_of_other_checks_stay_as_they_are():
+    broken(testing.check_reward, mine(Reward, **shown(note)), "it changed the prompts")
+    assert all(prompt.metadata == {} for prompt in testing.PROMPTS)
+
+
 def scored(change):
     return {"score": lambda self, images, prompts: change(Reward.score(self, images, prompts))}
 
@@ -75,12 +108,48 @@ def costing(*cost):
     return {"cost": classmethod(lambda cls, config: cost)}
 
 
+def caching(key):
+    """Remember scores by less than what they depend on."""
+
+    def score(self, images, prompts):
+        seen = self.__dict__.setdefault("seen", {})
+        right = Reward.score(self, images, prompts) + images[:, 0].mean(dim=(1, 2))
+        keys = map(key, images, prompts)
+        return torch.stack([seen.setdefault(key, one) for key, one in zip(keys, right, strict=True)])
+
+    return {"score": score}
+
+
+def note(images, prompts):
+    for prompt in prompts:
+        prompt.metadata["seen"] = True
+    return images, prompts
+
+
 REWARDS = {
-    "a column": (scored(lambda x: x[:, None]), r"score returned float32 \[3, 1\] instead of float32 \[3\]"),
-    "a scalar": (scored(torch.mean), r"float32 \[\] instead"),
-    "a list": (scored(torch.Tensor.tolist), "score returned list"),
-    "fp64": (scored(torch.Tensor.double), "float64"),
-    "bf16": (scored(torch.Tensor.bfloat16), "bfloat16"),
+    "a column": (scored(lambda x: x[:, None]), r"score returned float32 \[3, 1\] for 3 images"),
+    "a scalar": (scored(torch.mean), r"float32 \[\] for 3 images"),
+    "a dict": (scored(lambda x: {"score": x}), "score returned dict"),
+    "the batch, at a tiny scale": (
+        scored(lambda x: 1e-4 * x.mean() + 1e-5 * torch.arange(len(x))),
+        "rest of its",
+    ),
+    "the place, far from 0": (scored(lambda x: 1e6 + x + 100 * torch.arange(len(x))), "rest of its batch"),
+    "constant": (scored(torch.zeros_like), "the same whatever the image; if it gives all noise"),
+    "the prompt alone": (
+        {"score": lambda self, images, prompts: torch.tensor([float(len(p.text)) for p in prompts])},
+        "the same whatever the image",
+    ),
+    "the first score of a prompt": (
+        caching(lambda image, prompt: prompt.text),
+        "the same whatever the image",
+    ),
+    "a score as light as before": (
+        caching(lambda image, prompt: (prompt.text, round(float(image.mean()), 1))),
+        "depends on what was asked before",
+    ),
+    "32 images": (scored(lambda x: x[torch.arange(len(x)) % 32]), "is another in a batch of 33"),
+    "metadata": (shown(note), "it changed the prompts, or their metadata"),
     "not finite": (scored(lambda x: x * torch.nan), "not finite"),
     "gradient": (scored(torch.Tensor.requires_grad_), "gradient"),
     "noise of 1e-3": (scored(lambda x: x + 1e-3 * torch.rand(len(x), generator=NOISE)), "score has noise"),

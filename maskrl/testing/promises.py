@@ -75,5 +75,7 @@ def require_listed(component: Component, where: str, listed: Sequence[nn.Module]
 
 def pictures(count: int, image_size: tuple[int, int]) -> Tensor:
     """Float [count, 3, H, W] in [0, 1]: noise, each picture lighter than the one before."""
-    noise = torch.rand(count, 3, *image_size, generator=Stream(0, ("images",)).generator())
+    noise = torch.rand(
+        count, 3, *image_size, generator=Stream(0, ("images",)).generator(), dtype=torch.float32
+    )
     return noise * torch.linspace(0.3, 1.0, count)[:, None, None, None]
