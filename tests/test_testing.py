@@ -217,6 +217,25 @@ def paint_over(self, image):
     return Tiles.detect(self, image.zero_())
 
 
+def turned(self, image):
+    mask = np.ones(image.shape[:0:-1], dtype=bool)
+    return {"sky": [toy_run.Detection((0, 0, 3, 3), 0.5, mask)]}
+
+
+def random_mask(self, image):
+    mask = np.random.default_rng().random(image.shape[1:]) > 0.5
+    return {"sky": [toy_run.Detection((0, 0, 3, 3), 0.5, mask)]}
+
+
+def random_color(self, image, detection, class_name):
+    return toy_run.HUES[int(torch.randint(3, (1,), generator=NOISE))]
+
+
+def tired(self, image):
+    self.images = getattr(self, "images", 0) + 1
+    return finding(score=0.9 if self.images < 5 else 0.1)["detect"](self, image)
+
+
 def chance(self, image):
     return finding(score=float(torch.rand(1, generator=NOISE)))["detect"](self, image)
 
@@ -225,11 +244,26 @@ DETECTORS = {
     "unknown class": ({"classes": ("poppy",)}, "not in 'classes'"),
     "no classes": ({"classes": ()}, "it has no 'classes'"),
     "a class twice": ({"classes": (*toy_run.NAMES, "sky")}, "names a class twice"),
+    "classes that run out": ({"classes": iter(toy_run.NAMES)}, "it has no 'classes', or no sequence"),
+    "a mask that is turned": ({"detect": turned}, r"no Bool \[8, 12\]"),
+    "a random mask": ({"detect": random_mask}, "detect has noise"),
+    "a random color": (finding() | {"color": random_color}, "color has noise"),
+    "tired": ({"detect": tired}, "depends on what it was asked before"),
+    "the official label": (
+        {"label": "GenEval"},
+        "label is 'GenEval', which is the official detector's alone",
+    ),
+    "nothing": ({"detect": lambda self, image: None}, "detect returned NoneType, not a dict"),
+    "a tuple": (
+        {"detect": lambda self, image: {"sky": [((0, 0, 3, 3), 0.9, MASK)]}},
+        "no Detection with a score",
+    ),
+    "not a number": (finding(score=float("nan")), "no Detection with a score"),
     "unknown color": ({"colors": ("red",)}, "not in 'colors'"),
     "no label": ({"label": " "}, "no label"),
     "outside": (finding(box=(0, 0, 13, 4)), "outside the image"),
     "turned": (finding(box=(3, 0, 0, 4)), "outside the image"),
-    "score in percent": (finding(score=50.0), "score 50.0"),
+    "score in percent": (finding(score=50.0), r"no Detection with a score in \[0, 1\]"),
     "no mask": (finding(mask=None), r"no Bool \[8, 12\]"),
     "a mask of numbers": (finding(mask=MASK.astype(float)), r"no Bool \[8, 12\]"),
     "a small mask": (finding(mask=MASK[:4]), r"no Bool \[8, 12\]"),

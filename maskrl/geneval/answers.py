@@ -23,8 +23,9 @@ def detect(detector: Detector, image: Tensor) -> Mapping[str, Sequence[Detection
     for name, detections in found.items():
         for one in detections:
             if not isinstance(one, Detection) or not 0 <= one.score <= 1:
+                score = getattr(one, "score", type(one).__name__)
                 raise refused(
-                    detector, f"detect found of {name!r}: {one!r}, no Detection with a score in [0, 1]"
+                    detector, f"detect found of {name!r}: {score}, no Detection with a score in [0, 1]"
                 )
     return found
 
