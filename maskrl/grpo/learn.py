@@ -16,6 +16,7 @@ from maskrl.grpo.collect import encode
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.logp import log_probs
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
+from maskrl.grpo.painted import check_gap, is_comparable, policy_gap
 from maskrl.grpo.policy import policy_logits
 from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.version import version
@@ -38,13 +39,17 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Scores:
-    """What one pass measured of each pair, detached, Float [K]; ``loss`` is before the mean over images."""
+    """What one pass measured of each pair, detached, Float [K]; ``loss`` is before the mean over images.
+
+    ``gap`` is :func:`maskrl.grpo.painted.policy_gap`, 0 where weights have moved since.
+    """
 
     logp: Tensor
     ratio: Tensor
     clipped: Tensor
     kl: Tensor
     loss: Tensor
+    gap: Tensor
 
 
 def learn(learner: Learner, batch: Batch) -> dict[str, float]:
@@ -77,7 +82,10 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
         learner.optimizer.zero_grad(set_to_none=True)
         scores = _accumulate(learner, batch, pairs, old_logp, reference, num_images)
         old_logp = scores.logp if old_logp is None else old_logp
-        metrics = _summary(learner, pairs, scores, num_images) | {"grad_norm": _step(learner, batch.update)}
+        summary = _summary(learner, pairs, scores, num_images)
+        summary["policy_gap"] = max(summary["policy_gap"], metrics["policy_gap"])  # of the first pass
+        check_gap(summary["policy_gap"], learner.generator, learner.algorithm)
+        metrics = summary | {"grad_norm": _step(learner, batch.update)}
     metrics["learning_rate"] = float(learner.optimizer.param_groups[0]["lr"])
     if learner.lr_scheduler is not None:
         learner.lr_scheduler.step()
@@ -91,6 +99,7 @@ NOTHING_LEARNT = {
     "ratio_mean": 1.0,
     "clip_fraction": 0.0,
     "kl": 0.0,
+    "policy_gap": 0.0,
     "grad_norm": 0.0,
 }
 
@@ -142,12 +151,12 @@ def _accumulate(
     bounds = (config.eps_low, config.eps_high, config.dual_clip or math.inf)
     for index in torch.split(torch.arange(len(pairs.rows), device=pairs.rows.device), learner.micro_batch):
         micro = Pairs(**{name: values[index] for name, values in vars(pairs).items()})
-        logp_K, kl_K = _forward(learner, batch, micro, reference)
+        logp_K, kl_K, gap_K = _forward(learner, batch, micro, reference, is_first=old_logp is None)
         ratio_K = ratio(logp_K, logp_K.detach() if old_logp is None else old_logp[index])
         gain_K = surrogate(ratio_K, micro.adv, *bounds)
         loss_K = -micro.weights * (gain_K - config.kl_coef * kl_K)
         flat_K = clipped(ratio_K, micro.adv, *bounds).float()
-        table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K))))
+        table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K, gap_K))))
         _check(learner, batch, micro, loss_K.detach())
         with asking_all(learner.generator, learner.algorithm.transition):
             (loss_K.sum() / num_images).backward()
@@ -155,21 +164,26 @@ def _accumulate(
 
 
 def _forward(
-    learner: Learner, batch: Batch, micro: Pairs, reference: Condition | None
-) -> tuple[Tensor, Tensor]:
-    """Score some pairs: log-probability and KL to the reference (0 without one), Float [K] each."""
+    learner: Learner, batch: Batch, micro: Pairs, reference: Condition | None, is_first: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Score some pairs: log-probability, KL to the reference, and the gap to the painter, Float [K] each.
+
+    The KL is 0 without a reference, the gap where weights have moved, or where it would compare unlike things.
+    """
     config, generator = learner.algorithm.config, learner.generator
     transition = batch.trajectory.transitions(micro.rows, micro.steps)
     prompts_K = micro.rows // config.group_size
     condition = batch.condition.select(prompts_K)
     logits_MV, logp_K = log_probs(generator, learner.algorithm, condition, transition, learner.score_batch)
+    nothing_K = torch.zeros_like(logp_K)
+    gap_K = policy_gap(logits_MV, transition) if is_first and is_comparable(learner.algorithm) else nothing_K
     if reference is None or learner.reference is None:
-        return logp_K, torch.zeros_like(logp_K)
+        return logp_K, nothing_K, gap_K
     sampling = learner.algorithm.sampling
     inputs = (transition.step, sampling, sampling.guidance_loss, transition.masked)
     with torch.no_grad():
         base_MV = policy_logits(learner.reference, transition.state, reference.select(prompts_K), *inputs)
-    return logp_K, KL[config.kl](logits_MV, base_MV, transition)
+    return logp_K, KL[config.kl](logits_MV, base_MV, transition), gap_K
 
 
 def _check(learner: Learner, batch: Batch, micro: Pairs, loss: Tensor) -> None:
@@ -214,9 +228,9 @@ def _check_weights(learner: Learner, params: list[Tensor], update: int) -> None:
 
 def _summary(learner: Learner, pairs: Pairs, scores: Scores, num_images: int) -> dict[str, float]:
     """Gather one pass over all processes; what was run only to keep step does not count."""
-    columns = (pairs.kept, scores.ratio, scores.clipped, scores.kl, scores.loss)
+    columns = (pairs.kept, scores.ratio, scores.clipped, scores.kl, scores.loss, scores.gap)
     table = learner.process.gather(torch.stack([column.double() for column in columns], dim=1))
-    _, ratio_K, clipped_K, kl_K, loss_K = table[table[:, 0] > 0].unbind(dim=1)
+    _, ratio_K, clipped_K, kl_K, loss_K, gap_K = table[table[:, 0] > 0].unbind(dim=1)
     return {
         "loss": float(loss_K.sum()) / num_images,
         "ratio_min": float(ratio_K.min()),
@@ -224,4 +238,5 @@ def _summary(learner: Learner, pairs: Pairs, scores: Scores, num_images: int) ->
         "ratio_mean": float(ratio_K.mean()),
         "clip_fraction": float(clipped_K.mean()),
         "kl": float(kl_K.mean()),
+        "policy_gap": float(gap_K.max()),
     }

@@ -1,0 +1,68 @@
+"""Whether the policy that learns is the one that painted, measured on what was painted.
+
+Where no weight has moved, old and new log-probabilities are equal by construction, also if both are of another policy
+than the sampler's: a network with dropout, with a state of its own, that gives other logits with a gradient than
+without. What was recorded while painting tells.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from maskrl.asking import refused
+from maskrl.grpo.algorithm import Algorithm
+from maskrl.grpo.confidence import log_softmax, pick
+from maskrl.interfaces import MaskedGenerator, TransitionProb
+from maskrl.types import Transition
+
+# Nats. Measured with the shipped network, micro-batches of 1 and 8: fp32 4e-6 (3e-5 at guidance 4), bf16 0.02.
+FP32, BF16 = 0.05, 2.0
+
+
+def is_comparable(algorithm: Algorithm) -> bool:
+    """Tell whether the loss scores what was recorded, under the guidance that painted."""
+    sampling = algorithm.sampling
+    recorded = type(algorithm.transition).scored is TransitionProb.scored
+    return recorded and sampling.guidance_loss == sampling.guidance_train
+
+
+@torch.no_grad()
+def policy_gap(logits: Tensor, transition: Transition) -> Tensor:
+    """Compare log p of the least likely code that was revealed: as it was painted, and under these logits.
+
+    Args:
+        logits: Float [M, V] at the masked positions of ``transition``, packed row by row.
+        transition: B steps as they were recorded.
+
+    Returns:
+        Float [B], nats, >= 0.
+    """
+    revealed_M = transition.pack(transition.revealed)
+    codes_R = transition.pack(transition.proposals)[revealed_M]
+    logp_R = pick(log_softmax(logits[revealed_M]), codes_R).double()
+    logp_BN = torch.full(transition.state.shape, torch.inf, dtype=torch.float64, device=logits.device)
+    logp_BN.masked_scatter_(transition.revealed, logp_R)
+    return (logp_BN.amin(dim=1) - transition.threshold.double().log()).abs().float()
+
+
+def check_gap(gap: float, generator: MaskedGenerator, algorithm: Algorithm) -> None:
+    """Stop before a policy learns from images that another one painted.
+
+    Raises:
+        PluginError: the gap is beyond rounding.
+    """
+    if gap <= _tolerance(generator, algorithm):
+        return
+    raise refused(
+        generator,
+        f"when it learns, what it has painted has another probability than when it painted it (policy_gap {gap:.2g}"
+        " nats): its logits depend on more than their inputs and the weights; 'maskrl plugins check' may say on what",
+    )
+
+
+def _tolerance(generator: MaskedGenerator, algorithm: Algorithm) -> float:
+    """Return the largest gap that rounding explains, nats; guidance multiplies that of bf16."""
+    weights = generator.module.parameters()
+    coarse = generator.precision != "fp32" or any(p.dtype in (torch.bfloat16, torch.float16) for p in weights)
+    return BF16 * (1 + 2 * abs(algorithm.sampling.guidance_train)) if coarse else FP32
