@@ -25,7 +25,8 @@ from pydantic import (
 from pydantic_core import to_json
 
 from maskrl import mistakes, registry
-from maskrl.asking import asking
+from maskrl.asking import asking, refused
+from maskrl.attributes import check_attributes
 from maskrl.errors import RecipeError
 from maskrl.paths import PACKAGED
 from maskrl.paths import open_path as open_path  # plugins take it from here
@@ -50,11 +51,12 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
     """The root of the interfaces. A subclass declares its settings in a nested ``Config``.
 
     ``paths`` names the settings that hold a file or folder: a recipe's relative paths are resolved against the recipe's
-    own folder before the component sees them.
+    own folder before the component sees them. ``attributes`` is the interface's: what the core reads of an instance.
     """
 
     Config: ClassVar[type[ComponentConfig]] = ComponentConfig
     paths: ClassVar[tuple[str, ...]] = ()
+    attributes: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -73,6 +75,17 @@ class Needs:
 
     kinds: Collection[str] = tuple(registry.KINDS)
     files: Collection[str] = tuple(registry.KINDS)
+
+
+def check_config(component: type[Component]) -> None:
+    """Refuse a class whose ``Config`` is another class, or none.
+
+    Raises:
+        PluginError: it is.
+    """
+    config: object = component.Config
+    if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
+        raise refused(component, "its Config is no ComponentConfig")
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -115,6 +128,7 @@ class Chosen(Generic[C]):
         """
         if "_found" not in vars(self):
             component = registry.load(self.kind, self.name, self.base)
+            check_config(component)
             settings = {**self._written, **self._paths(component)}
             config = validate(component.Config, settings, {**(context or {}), "base": self.base})
             self._found: tuple[type[C], ComponentConfig] = component, config
@@ -154,11 +168,13 @@ class Chosen(Generic[C]):
 
         Raises:
             RecipeError: no such component, or wrong settings.
-            PluginError: it does not import, or its own code raised something.
+            PluginError: it does not import, its own code raised something, or it lacks what is read of it.
         """
         component, config = self._read()
         with asking(component):
-            return component(config)
+            built = component(config)
+        check_attributes(built)
+        return built
 
     @property
     def is_read(self) -> bool:

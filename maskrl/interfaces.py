@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -44,6 +45,15 @@ class MaskedGenerator(Component):
     module: nn.Module
     frozen: Sequence[nn.Module]
     spec: GeneratorSpec
+    attributes = {  # noqa: RUF012  # declared in Component
+        "module": nn.Module,
+        "frozen": [nn.Module],
+        "spec": GeneratorSpec,
+        "spec.num_tokens": Integral,
+        "spec.num_codes": Integral,
+        "spec.mask_id": Integral,
+        "spec.sampler.num_steps": Integral,
+    }
 
     precision: str = "fp32"  # that the network computes in; a wrapper may change it
 
@@ -188,6 +198,7 @@ class RewardModel(Component):
     """Judges finished images. ``modules`` lists all its networks, so that placement can move them."""
 
     modules: Sequence[nn.Module] = ()
+    attributes = {"modules": [nn.Module]}  # noqa: RUF012  # declared in Component
 
     @classmethod
     def cost(cls, config: Any) -> tuple[int, float]:
@@ -286,6 +297,7 @@ class Detector(Component):
     classes: Sequence[str]
     colors: Sequence[str]
     modules: Sequence[nn.Module] = ()
+    attributes = {"modules": [nn.Module]}  # noqa: RUF012  # declared in Component
     label: str = "GenEval-custom"
 
     @abstractmethod

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy import ToyGenerator, toy_halves
 
-from maskrl.errors import PluginError
+from maskrl.errors import PluginError, TrainingError
 from maskrl.grpo.painted import policy_gap
 from maskrl.grpo.update import collect, learn
 from maskrl.transitions.p_theta2 import PTheta2
@@ -106,3 +106,14 @@ def test_the_gap_is_that_of_the_least_likely_code():
     for row, gap in enumerate(policy_gap(logits, taken)):
         least = min(logp_BN[row, i, taken.proposals[row, i]] for i in range(6) if taken.revealed[row, i])
         assert float(gap) == pytest.approx(abs(float(least - taken.threshold[row].log())), abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, -torch.inf])
+def test_logits_that_are_no_numbers_are_the_generators(wrong):
+    def logits(self, *given, **named):
+        return ToyGenerator.logits(self, *given, **named) + wrong
+
+    with pytest.raises(
+        TrainingError, match=r"update 0: the logits of 'Mine' are not finite for 'dark' at step 0"
+    ):
+        one_update(generator=make(ToyGenerator, logits=logits))

@@ -192,11 +192,22 @@ def _check(learner: Learner, batch: Batch, micro: Pairs, loss: Tensor) -> None:
         return
     wrong = int((~loss.isfinite()).nonzero()[0])
     prompt = batch.prompts[int(micro.rows[wrong]) // learner.algorithm.config.group_size]
+    found = f"the loss of {type(learner.algorithm.transition).__name__!r} is {float(loss[wrong])}"
+    if _are_logits_wrong(learner, batch, micro):
+        found = f"the logits of {type(learner.generator.unwrapped()).__name__!r} are not finite"
     raise TrainingError(
-        f"update {batch.update}: the loss of {type(learner.algorithm.transition).__name__!r} is"
-        f" {float(loss[wrong])} for {prompt.text!r} at step {int(micro.steps[wrong])};"
+        f"update {batch.update}: {found} for {prompt.text!r} at step {int(micro.steps[wrong])};"
         " if earlier updates were sound, lower the learning rate"
     )
+
+
+@torch.no_grad()
+def _are_logits_wrong(learner: Learner, batch: Batch, micro: Pairs) -> bool:
+    """Tell whether the logits were no distribution already, whatever was made of them."""
+    taken = batch.trajectory.transitions(micro.rows, micro.steps)
+    condition = batch.condition.select(micro.rows // learner.algorithm.config.group_size)
+    logits_MV, _ = log_probs(learner.generator, learner.algorithm, condition, taken, learner.score_batch)
+    return not logits_MV.float().logsumexp(dim=-1).isfinite().all()
 
 
 def _step(learner: Learner, update: int) -> float:

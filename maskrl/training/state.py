@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from maskrl.asking import asking
+from maskrl.asking import asking, refused
 from maskrl.errors import TrainingError
 from maskrl.grpo import answers
 from maskrl.interfaces import GroupFilter, MaskedGenerator
@@ -123,9 +123,16 @@ class History:
 
 
 def trained_parameters(generator: MaskedGenerator) -> dict[str, nn.Parameter]:
-    """Return what training changes, by name."""
+    """Return what training changes, by name.
+
+    Raises:
+        PluginError: it is nothing.
+    """
     named = generator.module.named_parameters()
-    return {name: parameter for name, parameter in named if parameter.requires_grad}
+    found = {name: parameter for name, parameter in named if parameter.requires_grad}
+    if not found:
+        raise refused(generator, "no parameter of module asks for a gradient: nothing can be trained")
+    return found
 
 
 def capture(things: Mapping[str, HasState], progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
