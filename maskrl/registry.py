@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, UnknownComponent
+from maskrl.shared import Shared, put_back, shared
 
 INTERFACE_VERSION = 1
 LOCAL_MODULE = "maskrl_local_"  # how modules are called that were imported from a file
@@ -70,10 +71,12 @@ class Offer:
             PluginError: it does not import, or is no concrete class of its interface.
         """
         where = f"{self.package} {self.version}: {KINDS[self.kind].label} {self.name!r} ({self.target})"
+        before = shared()
         try:
             found = importlib.metadata.EntryPoint(self.name, self.target, self.kind).load()
         except (Exception, SystemExit) as error:  # third-party code
             raise PluginError(f"{where} does not load: {_one_line(error)}") from error
+        _keep(before, where)
         return _concrete(found, self.kind, where)
 
 
@@ -212,6 +215,7 @@ def _attribute(where: str, name: str, base: Path) -> object:
     path, _, attribute = resolve_local(name, base).rpartition(":")
     if not Path(path).is_file():
         raise RecipeError(f"{where}: there is no file {path!r}")
+    before = shared()
     try:
         module = _import_file(path)
     except (Exception, SystemExit) as error:  # the user's own code
@@ -221,9 +225,16 @@ def _attribute(where: str, name: str, base: Path) -> object:
         raise PluginError(
             f"{where} does not load: {_one_line(error)}{hint if is_neighbour else ''}"
         ) from error
+    _keep(before, where)
     if not hasattr(module, attribute):
         raise UnknownComponent(f"{path!r} holds no {attribute!r}{nearest(attribute, vars(module))}")
     return getattr(module, attribute)
+
+
+def _keep(before: Shared, where: str) -> None:
+    """Refuse what changes, as it is imported, what all code of the process shares."""
+    if (changed := put_back(before)) is not None:
+        raise PluginError(f"{where} does not load: {changed}")
 
 
 def _implemented(found: object) -> set[str]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy import ToyReward
 
+from maskrl import registry
 from maskrl.asking import asking, asking_all
 from maskrl.errors import PluginError, Terminated
 from maskrl.filters.keep_all import KeepAll
@@ -93,6 +94,16 @@ def test_a_constructor_changes_nothing_either(cli, toy_recipe, tmp_path, code):
         assert result.code == 3
         assert "it changed" in result.err + result.out
         assert "Traceback" not in result.err
+
+
+def test_an_import_changes_nothing_either(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "import torch\nfrom maskrl.interfaces import RewardModel\ntorch.set_default_dtype(torch.bfloat16)\n"
+        "class Bad(RewardModel):\n    def score(self, images, prompts): ...\n"
+    )
+    with pytest.raises(PluginError, match=r"does not load: it changed torch's default dtype from"):
+        registry.load("rewards", "bad.py:Bad", tmp_path)
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_check_cannot_sort_the_prompts_of_a_run(cli, toy_recipe, tmp_path):
