@@ -42,7 +42,7 @@ def prepare(rate: float, dtype: str) -> Setup:
         "training.device=cpu",
         "transition.name=p_theta1",
         "transition.threshold=kept_set",
-        "eval.prompts=",
+        "eval=",
     ]
     return set_up(read_recipe("shapes_clip", [*changes, *more]))
 

@@ -62,18 +62,19 @@ def _source(kind: type[Component]) -> Path | None:
 def local_sources(chosen: Chosen[Any]) -> list[Path]:
     """Return the files that a component, and those named in its settings, were imported from by their paths."""
     own = _source(chosen.component)
-    inside = [source for inner in _chosen(dict(chosen.config)) for source in local_sources(inner)]
+    inside = [source for inner in chosen_in(dict(chosen.config)) for source in local_sources(inner)]
     return ([] if own is None else [own]) + inside
 
 
-def _chosen(value: Any) -> list[Chosen[Any]]:
+def chosen_in(value: Any) -> list[Chosen[Any]]:
+    """Return the components that are named in a setting, at any depth; not those in their own settings."""
     if isinstance(value, Chosen):
         return [value]
     inside = dict(value) if isinstance(value, BaseModel) else value
     found = (
         inside.values() if isinstance(inside, Mapping) else inside if isinstance(inside, list | tuple) else ()
     )
-    return [chosen for inner in found for chosen in _chosen(inner)]
+    return [chosen for inner in found for chosen in chosen_in(inner)]
 
 
 def content(value: str) -> Any:

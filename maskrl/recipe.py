@@ -27,11 +27,13 @@ from maskrl import mistakes, recipe_file, registry
 from maskrl.component import Chosen, ComponentConfig, Needs, choose_section, validate
 from maskrl.errors import RecipeError
 from maskrl.grpo.config import GRPOConfig, SamplingConfig
+from maskrl.identity import chosen_in
 from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
 from maskrl.sections import (
-    TYPED_SOURCES,
     CheckpointConfig,
     EvalConfig,
+    EvalSection,
+    Evaluations,
     LoraConfig,
     PromptsConfig,
     TrackingConfig,
@@ -72,7 +74,7 @@ class Recipe(ComponentConfig):
     prompts: PromptsConfig
     training: TrainingConfig
     lora: LoraConfig | None = None
-    eval: EvalConfig = EvalConfig()
+    eval: Evaluations = Field(default_factory=dict)
     watch: WatchConfig = WatchConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -105,8 +107,12 @@ class Recipe(ComponentConfig):
 
     def unread(self) -> list[str]:
         """Return the names of components that were not imported, as :class:`Needs` asked."""
-        chosen = [*(value for _, value in self), *self.watch.rewards.values(), self.eval.detector]
-        return [one.name for one in chosen if isinstance(one, Chosen) and not one.is_read]
+        chosen = [*(value for _, value in self if isinstance(value, Chosen)), *self.watch.rewards.values()]
+        for section in self.eval.values():
+            is_read = section.evaluation.is_read
+            inside = chosen_in(dict(section.evaluation.config)) if is_read else []
+            chosen += [section.evaluation, *inside]
+        return [one.name for one in chosen if not one.is_read]
 
     def digest(self) -> str:
         """Return 12 hexadecimal digits that two recipes share only if every setting is equal."""
@@ -132,16 +138,59 @@ def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), needs: 
     """
     path = locate_recipe(path_or_name)
     data = recipe_file.read_toml(path)
+    if _is_of_run(path):
+        recipe_file.upgrade(data)
     probe = recipe_file.apply(data, overrides)
     written = [line.partition("=")[0].strip() for line in overrides]
-    typed = {key: Path.cwd() for key in TYPED_SOURCES if any(f"{key}.".startswith(f"{k}.") for k in written)}
+    typed = {"train": Path.cwd()} if any("prompts.train.".startswith(f"{key}.") for key in written) else {}
     context = {"base": path.parent, "needs": needs, "typed": typed}
+    if old := recipe_file.old_spelling(data if probe is None else probe):
+        raise RecipeError(f"{path}: {old}")
     if probe is not None:
         _check_keys(path, probe, context)
     try:
         return validate(Recipe, data, context)
     except ValidationError as error:
         raise _mistakes(path, data, error) from error
+
+
+class _Judging(ComponentConfig):
+    """What there is of a recipe where nothing is painted and nothing trained."""
+
+    eval: Evaluations
+
+
+def read_evaluation(label: str, overrides: Sequence[str]) -> EvalSection:
+    """Read the section of one evaluation that stands on the command line alone.
+
+    Args:
+        label: what it is called: ``eval.LABEL``.
+        overrides: ``eval.LABEL.key=value``; others are mistakes.
+
+    Raises:
+        RecipeError: there are mistakes, one line each.
+        PluginError: a component does not import.
+    """
+    data: dict[str, Any] = {}
+    recipe_file.apply(data, overrides)
+    if old := recipe_file.old_spelling(data):
+        raise RecipeError(f"--set: {old}")
+    if others := [key for key in data if key != "eval"] or [key for key in data["eval"] if key != label]:
+        raise RecipeError(
+            f"--set {others[0]}: nothing is painted and no recipe is read, so it would be ignored; what can be set is"
+            f" eval.{label}"
+        )
+    try:
+        return validate(_Judging, data, {"base": Path.cwd(), "needs": Needs()}).eval[label]
+    except ValidationError as error:
+        raise RecipeError("\n".join(mistakes.lines(error.errors(), data))) from error
+
+
+def _is_of_run(path: Path) -> bool:
+    """Tell whether a file is the recipe of a run, which an older maskrl may have written."""
+    return path.name == "recipe.toml" and any(
+        path.with_name(name).exists() for name in ("run.json", "metrics.jsonl")
+    )
 
 
 def _check_keys(path: Path, probe: Mapping[str, Any], context: Mapping[str, Any]) -> None:
@@ -198,9 +247,14 @@ def _mistakes(path: Path, data: Mapping[str, Any], error: ValidationError) -> Re
 
 def _known_keys(detail: ErrorDetails, data: Mapping[str, Any], base: Path) -> list[str]:
     """List what could have been written where an unknown key stands."""
-    if detail["type"] != "extra_forbidden" or len(detail["loc"]) > 2:
-        return []
     section, *inside = map(str, detail["loc"])
+    if detail["type"] != "extra_forbidden" or len(inside) > 2:
+        return []
+    if section == "eval" and len(inside) == 2:
+        name = data["eval"][inside[0]].get("name", inside[0])
+        return [*EvalConfig.model_fields, *registry.load("evaluations", name, base).Config.model_fields]
+    if len(inside) > 1:
+        return []
     if not inside:
         return list(Recipe.model_fields)
     if section in SECTIONS:

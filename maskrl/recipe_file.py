@@ -80,7 +80,8 @@ def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | No
             value = _value(override, text)
             table = _table(data, keys, override)
             table[keys[-1]] = _typed(value)
-            if isinstance(value, str) and "name" in table and keys[0] not in _NO_COMPONENT:
+            is_component = "name" in table or keys[:-2] == ["eval"]  # its name may be left out
+            if isinstance(value, str) and is_component and keys[0] not in _NO_COMPONENT:
                 table.setdefault(TYPED, {})[keys[-1]] = str(Path.cwd())
         elif not _remove(data, keys):  # a key that was there may go, whoever takes its section's place
             restored.append((keys, override))
@@ -90,6 +91,38 @@ def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | No
     for keys, override in restored:
         _table(probe, keys, override)[keys[-1]] = None
     return probe
+
+
+OLD_EVAL = {"prompts", "detector", "images_per_prompt", "every", "num_steps", "batch"}
+OLD_SUBSET = "prompts_per_task_during"
+
+
+def old_spelling(data: Mapping[str, Any]) -> str | None:
+    """Say how to write today what was once written otherwise; None if nothing was."""
+    section = data.get("eval")
+    if not isinstance(section, Mapping):
+        return None
+    old = [key for key, value in section.items() if _is_old(key, value)]
+    if not old:
+        return None
+    renamed = f", and in it subset in place of {OLD_SUBSET}" if OLD_SUBSET in old else ""
+    return (
+        f"eval.{old[0]}: every evaluation has a section of its own now: write [eval.geneval] in place of [eval]"
+        f" (--set eval.geneval.KEY=VALUE; eval.geneval= leaves it out){renamed}"
+    )
+
+
+def _is_old(key: str, value: Any) -> bool:
+    return key == OLD_SUBSET or (key in OLD_EVAL and (key == "detector" or not isinstance(value, Mapping)))
+
+
+def upgrade(data: dict[str, Any]) -> None:
+    """Write a run's recipe of before evaluations had sections of their own as it is written today, in place."""
+    section = data.get("eval", {})
+    if not any(_is_old(key, value) for key, value in section.items()):
+        return
+    renamed = {"subset" if key == OLD_SUBSET else key: value for key, value in section.items()}
+    data["eval"] = {"geneval": renamed} if "prompts" in section else {}
 
 
 def _split(override: str) -> tuple[list[str], str]:
@@ -157,10 +190,16 @@ def write_toml(data: Mapping[str, Any]) -> str:
     """Write scalars, then a table for every section; what is None is left out."""
     lines = [f"{written([key])} = {_toml(v)}" for key, v in data.items() if not isinstance(v, dict | None)]
     for section, values in data.items():
-        if isinstance(values, dict):
-            lines += ["", f"[{written([section])}]"]
-            lines += [f"{written([key])} = {_toml(v)}" for key, v in values.items() if v is not None]
+        if section == "eval":
+            lines += [line for label, one in values.items() for line in _section([section, label], one)]
+        elif isinstance(values, dict):
+            lines += _section([section], values)
     return "\n".join(lines) + "\n"
+
+
+def _section(names: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    inside = [f"{written([key])} = {_toml(v)}" for key, v in values.items() if v is not None]
+    return ["", f"[{written(names)}]", *inside]
 
 
 def _text(text: str) -> str:

@@ -40,6 +40,7 @@ KINDS = {
     "rewards": Kind("reward", "RewardModel"),
     "filters": Kind("filter", "GroupFilter"),
     "reducers": Kind("reducer", "StepReducer"),
+    "evaluations": Kind("evaluation", "Evaluation"),
     "detectors": Kind("detector", "Detector"),
     "prompts": Kind("prompt set", "PromptSet"),
 }
@@ -182,6 +183,13 @@ def load_any(name: str) -> tuple[str, type[Any]]:
     return kinds[0], _concrete(found, kinds[0], f"{KINDS[kinds[0]].label} {name!r}")
 
 
+def name_of(kind: str, component: type[Any]) -> str:
+    """Return the name under which an installed package offers a class; of any other class its own."""
+    target = f"{component.__module__}:{component.__qualname__}"
+    names = [offer.name for offer in installed() if (offer.kind, offer.target) == (kind, target)]
+    return names[0] if names else component.__qualname__
+
+
 def is_local(name: str) -> bool:
     """Tell whether ``name`` means a class in a file (``my_file.py:MyReward``)."""
     return ".py:" in name
@@ -242,7 +250,8 @@ def _implemented(found: object) -> set[str]:
 
     They are recognised by their names: importing them would import torch, which this layer does without.
     """
-    return {base.__qualname__ for base in getattr(found, "__mro__", ()) if base.__module__ == _INTERFACES}
+    ours = (_INTERFACES, f"{_INTERFACES}.evaluation")
+    return {base.__qualname__ for base in getattr(found, "__mro__", ()) if base.__module__ in ours}
 
 
 def _import_file(path: str) -> ModuleType:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from maskrl.component import ComponentConfig
+from maskrl.evals.engine import evaluate
 from maskrl.evals.generate import generate
-from maskrl.evals.geneval import evaluate, judge_image
+from maskrl.evaluations.geneval import GenEval, judge_image
 from maskrl.generators.showo.generator import Showo
 from maskrl.geneval.metadata import TASKS
 from maskrl.grpo.config import Sampling, SamplingConfig, resolve
@@ -70,20 +71,18 @@ def main() -> None:
     sampling = resolve(SamplingConfig(), generator.spec)
     for guidance in args.guidance:
         report = evaluate(
+            GenEval(GenEval.Config()),
             generator,
             ShapesGenEval(ComponentConfig()).prompts(),
-            ShapesDetector(ComponentConfig()),
             sampling=replace(sampling, guidance_eval=guidance),
             num_steps=generator.spec.sampler.num_steps,
             images_per_prompt=args.images,
             stream=Stream(0),
             batch=64,
         )
-        tasks = " ".join(f"{name} {score.mean:.3f}" for name, score in report.tasks.items())
-        print(
-            f"guidance {guidance}: overall {report.overall:.3f} +- {report.overall_se:.3f}  {tasks}",
-            flush=True,
-        )
+        tasks = " ".join(f"{name} {report.numbers[name].mean:.3f}" for name in TASKS)
+        overall = report.headline
+        print(f"guidance {guidance}: overall {overall.mean:.3f} +- {overall.se:.3f}  {tasks}", flush=True)
     for guidance in args.judge_at:
         clip = Clip(Clip.Config(model=str(args.clip)))
         for task, numbers in ranking(generator, clip, sampling, guidance, args.judge_images).items():

@@ -19,7 +19,7 @@ CHANGES = (
     'lora={rank=2, targets=["body.0", "body.2"]}',
     "training.dtype=bf16",
     "training.updates=3",
-    "eval.prompts=geneval.jsonl",
+    "eval.geneval.prompts=geneval.jsonl",
     "tracking.sample_prompts=[]",
 )
 
@@ -34,7 +34,7 @@ def run(cli, toy_recipe, tmp_path, monkeypatch):
     (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
     text = (
         toy_recipe.read_text()
-        + f'[eval]\ndetector = "{toy_recipe.parent}/tiles.py:Mine"\nimages_per_prompt = 8\n'
+        + f'[eval.geneval]\ndetector = "{toy_recipe.parent}/tiles.py:Mine"\nimages_per_prompt = 8\n'
     )
     (tmp_path / "tiles.py").write_text("from toy_run import Tiles\n\n\nclass Mine(Tiles):\n    pass\n")
     toy_recipe.write_text(text)
@@ -66,7 +66,7 @@ def test_an_evaluation_of_the_run_says_what_the_run_said(cli, run):
     assert done.code == 0, done.err
     ours, theirs = (
         [json.loads(line)["correct"] for line in (folder / "results.jsonl").read_text().splitlines()]
-        for folder in (run / "eval/after", run.parent / "out/geneval")
+        for folder in (run / "eval/geneval/after", run.parent / "out/geneval")
     )
     assert ours == theirs
     again = cli("eval", "geneval", "--run", run, "--out", "out")

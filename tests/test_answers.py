@@ -9,7 +9,7 @@ from toy import ToyReward, toy_halves
 from maskrl.asking import asking
 from maskrl.component import ComponentConfig, build
 from maskrl.errors import PluginError, RecipeError, TrainingError
-from maskrl.evals.scores import score_each
+from maskrl.evaluations.scores import score_each
 from maskrl.filters.keep_all import KeepAll
 from maskrl.grpo import answers
 from maskrl.grpo.judging import Judging
@@ -89,7 +89,7 @@ def test_other_scores_are_refused_wherever_they_arrive(answer, complaint):
     judging.add(IMAGES)
     for ask in (
         judging.scores,
-        lambda: score_each(reward, list(IMAGES), PROMPTS, 4),
+        lambda: score_each(reward, list(IMAGES), PROMPTS),
         lambda: collect(
             toy_halves(reward=reward, config={"group_size": 4}, reward_batch=4).actor, PROMPTS[:1], 0
         ),

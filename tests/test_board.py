@@ -44,8 +44,8 @@ def run(tmp_path_factory):
     (folder / "toy.toml").write_text(recipe.replace("tensorboard = false", "tensorboard = true"))
     changes = [
         "reward.name=weighted_sum",
-        f"eval.prompts={folder}/geneval.jsonl",
-        f"eval.detector={TOY}:Tiles",
+        f"eval.geneval.prompts={folder}/geneval.jsonl",
+        f"eval.geneval.detector={TOY}:Tiles",
     ]
     watch = ["watch.every=1", f"watch.rewards.red={TOY}:Red"]
     train(read_recipe(folder / "toy.toml", [*changes, *watch]), folder / "run", resume=False, display=False)

@@ -20,7 +20,9 @@ def toy_eval(toy_recipe: Path) -> Path:
     prompts = toy_recipe.with_name("geneval.jsonl")
     prompts.write_text(geneval_prompts())
     with toy_recipe.open("a") as file:
-        file.write(f'[eval]\nprompts = "geneval.jsonl"\ndetector = "{TOY}:Tiles"\nimages_per_prompt = 2\n')
+        file.write(
+            f'[eval.geneval]\nprompts = "geneval.jsonl"\ndetector = "{TOY}:Tiles"\nimages_per_prompt = 2\n'
+        )
     return toy_recipe
 
 
@@ -172,11 +174,11 @@ def test_train_resume_sample_and_evaluate_a_run(cli, toy_eval, tmp_path):
 
     out = tmp_path / "results"
     assert cli("eval", "geneval", "--run", run, "--out", out).code == 0
-    after = json.loads((run / "eval" / "after" / "summary.json").read_text())
+    after = json.loads((run / "eval" / "geneval" / "after" / "summary.json").read_text())
     again = json.loads((out / "geneval" / "summary.json").read_text())
     assert again["numbers"] == after["numbers"]
     assert (out / "geneval" / "results.jsonl").read_text() == (
-        run / "eval" / "after" / "results.jsonl"
+        run / "eval" / "geneval" / "after" / "results.jsonl"
     ).read_text()
     assert again["provenance"]["checkpoint"] == str(run / "checkpoints" / "update_00001" / "generator")
 

@@ -10,12 +10,14 @@ import pytest
 import spots
 from test_probe import PROMPTS, ask, make
 
-from maskrl.cli.eval import image_reward
 from maskrl.errors import TrainingError
-from maskrl.evals.comparison import PUBLISHED, compare_files
-from maskrl.evals.images import image_name, open_folder, write_image, write_prompt
+from maskrl.evals.comparison import compare_files
+from maskrl.evals.images import open_folder
+from maskrl.evals.painted import image_name, write_image, write_prompt
 from maskrl.evals.results import RESULT, Number, Result, read_result, read_rows, write_result, write_rows
+from maskrl.evaluations.scores import ImageRewardScore, name_weights
 from maskrl.geneval.metadata import TASKS
+from maskrl.rewards.image_reward import ImageReward
 
 CLIP = "package:maskrl/shapes/weights/clip"
 IMAGE_REWARD = "package:maskrl/shapes/weights/image_reward"
@@ -53,7 +55,7 @@ def paint(folder, wrong):
 
 
 def errors(first, second):
-    return {line.name: line.difference.se for line in compare_files(first, second)[2]}
+    return {line.name: line.difference.se for line in compare_files(first, second).lines}
 
 
 # what is paired
@@ -76,13 +78,13 @@ def test_the_summary_files_are_compared_as_their_folders_are(two):
 def test_files_of_other_names_are_not_paired_by_rows_that_happen_to_lie_beside_them(two):
     first, second = two
     shutil.copy(second / "summary.json", first / "second.json")
-    (line,) = compare_files(first / "summary.json", first / "second.json")[2]
+    (line,) = compare_files(first / "summary.json", first / "second.json").lines
     assert line.difference.se == pytest.approx(math.hypot(line.first.se, line.second.se))
 
 
 def test_without_rows_the_results_are_independent(two):
     (two[1] / "results.jsonl").unlink()
-    (line,) = compare_files(*two)[2]
+    (line,) = compare_files(*two).lines
     assert line.difference.se == pytest.approx(math.hypot(line.first.se, line.second.se))
 
 
@@ -132,7 +134,7 @@ def test_equal_images_have_no_difference_and_no_error(tmp_path):
     folder = paint(tmp_path / "images", [1, 2])
     for name in "ab":
         ask(folder, tmp_path / name, make(spots.Counting))
-    _, _, lines = compare_files(tmp_path / "a", tmp_path / "b")
+    lines = compare_files(tmp_path / "a", tmp_path / "b").lines
     paired = {line.name: line.difference for line in lines if not math.isnan(line.first.se)}
     assert len(paired) == 9
     assert set(paired.values()) == {Number(0.0, 0.0)}
@@ -148,7 +150,9 @@ def test_the_error_is_that_of_ratios_whose_prompts_are_drawn_anew(tmp_path):
     """It is the error that a bootstrap over prompts finds, where prompts have several numbers of right images."""
     for name, wrong in (("a", [0, 3, 1]), ("b", [2, 1, 4])):
         ask(paint(tmp_path / f"images-{name}", wrong), tmp_path / name, make(spots.Counting))
-    line = next(line for line in compare_files(tmp_path / "a", tmp_path / "b")[2] if line.name == "over_half")
+    line = next(
+        line for line in compare_files(tmp_path / "a", tmp_path / "b").lines if line.name == "over_half"
+    )
     right = {name: np.zeros(6) for name in "ab"}
     total = {name: np.zeros(6) for name in "ab"}
     for name in "ab":
@@ -189,36 +193,24 @@ def test_a_clip_from_a_folder_is_called_after_it(cli, images, by_path, monkeypat
 
 
 def test_other_weights_are_no_imagereward_and_no_paper_stands_beside_them(cli, images):
-    name = labelled(cli, images, "image_reward", "--reward", f"weights={IMAGE_REWARD}")
+    name = labelled(cli, images, "image_reward", "--weights", IMAGE_REWARD)
     assert name == "ImageReward-other (image_reward)"
-    assert ("image_reward", name) not in PUBLISHED
+    assert not ImageRewardScore.published(name, 2212)
     out = images.parent / "out/image_reward"
     shown = cli("eval", "compare", out, out)
     assert (shown.code, "Mask-GRPO" in shown.out) == (0, False)
 
 
-def test_the_published_weights_are_imagereward(images, monkeypatch):
-    from maskrl.cli import eval as commands
-    from maskrl.rewards.image_reward import ImageReward
-
-    class Unread:
-        config = ImageReward.Config()
-
-    labels = []
-    monkeypatch.setattr(commands, "build_reward", lambda settings: Unread())
-    monkeypatch.setattr(commands, "_score", lambda recipe, name, label, *rest: labels.append((name, label)))
-    image_reward(images=images)
-    assert labels == [("image_reward", "ImageReward")]
-    assert labels[0] in PUBLISHED
+def test_the_published_weights_are_imagereward():
+    name = name_weights(ImageReward.Config().weights)
+    assert name == "ImageReward"
+    assert [paper.numbers["mean"] for paper in ImageRewardScore.published(name, 8)] == [1.02, 1.23]
 
 
-@pytest.mark.parametrize("name", ["clip", "image_reward", ""])
-def test_another_reward_cannot_pass_for_imagereward(cli, images, name):
-    refused = cli("eval", "image_reward", "--images", images, "--reward", f"name={name}")
-    assert (refused.code, refused.err) == (
-        2,
-        "maskrl: --reward name=...: this command scores with ImageReward; leave the name out\n",
-    )
+def test_the_old_spelling_of_its_weights_is_answered_with_the_new_one(cli, images):
+    refused = cli("eval", "image_reward", "--images", images, "--reward", f"weights={IMAGE_REWARD}")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "write --weights X" in refused.err
 
 
 def test_a_judge_is_never_trained(cli, images, monkeypatch):

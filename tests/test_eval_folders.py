@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import built
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,12 @@ from test_evals import PROMPTS, SAMPLING, STREAM, Mosaic, Tiles, run
 import maskrl
 from maskrl.component import Chosen, ComponentConfig
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals.comparison import compare_files
-from maskrl.evals.geneval import compare, evaluate_folder, read_report, write_report
-from maskrl.evals.images import _claim, open_folder, paint_folder
-from maskrl.evals.results import read_result, read_rows
-from maskrl.evals.scores import score_images
+from maskrl.evals.comparison import compare, compare_files
+from maskrl.evals.engine import evaluate_folder
+from maskrl.evals.images import open_folder
+from maskrl.evals.painted import _claim, paint_folder
+from maskrl.evals.results import read_report, read_result, read_rows
+from maskrl.evaluations.geneval import GenEval
 from maskrl.grpo.processes import SingleProcess
 from maskrl.identity import identity
 from maskrl.interfaces import RewardModel
@@ -47,9 +50,10 @@ def paint(folder, generator=None, **changes):
 
 def judge(folder, out, detector=None):
     return evaluate_folder(
+        built.geneval(detector or Tiles(Tiles.Config())),
         open_folder(folder),
-        detector or Tiles(Tiles.Config()),
         out,
+        {"checkpoint": "base"},
         batch=5,
         process=ALONE,
         progress=lambda done, total: None,
@@ -123,10 +127,10 @@ def test_a_folder_of_something_else_is_not_painted_into(tmp_path):
 
 def test_a_folder_gives_the_same_verdicts_as_painting_and_judging_at_once(folder, tmp_path):
     from_folder, at_once = judge(folder, tmp_path / "out"), run()
-    assert from_folder.records == at_once.records
-    assert from_folder.summary == at_once.summary
-    assert from_folder.generator == at_once.generator
-    assert from_folder.settings == at_once.settings
+    assert from_folder.rows == at_once.rows
+    assert from_folder.numbers == at_once.numbers
+    assert from_folder.result.settings == at_once.result.settings
+    assert from_folder.result.provenance["generator"] == at_once.result.provenance["generator"]
 
 
 class Mortals(Tiles):
@@ -151,7 +155,7 @@ def test_a_killed_judge_is_gone_on_with_and_judges_nothing_twice(folder, tmp_pat
     again.seen = 100
     report = judge(folder, tmp_path / "out", again)
     assert again.seen == 100 + 72 - 29
-    assert report.records == run().records
+    assert report.rows == run().rows
 
 
 def test_verdicts_of_another_judge_are_not_gone_on_with(folder, tmp_path):
@@ -181,7 +185,7 @@ def test_a_byte_that_changed_in_a_row_has_it_judged_again(folder, tmp_path):
     again.seen = 100
     report = judge(folder, tmp_path / "out", again)
     assert again.seen == 100 + 72 - 29
-    assert report.records == run().records
+    assert report.rows == run().rows
 
 
 def test_an_image_that_was_mended_is_judged_again_and_it_alone(folder, tmp_path):
@@ -245,7 +249,7 @@ def test_images_of_weights_that_nobody_hashed_are_not_gone_on_with(tmp_path):
 )
 def test_the_settings_of_another_tool_say_nothing_of_the_images(folder, tmp_path, text):
     (folder / "settings.json").write_text(text)
-    assert judge(folder, tmp_path / "out").records == run().records
+    assert judge(folder, tmp_path / "out").rows == run().rows
     with pytest.raises(RecipeError, match="holds something else than images of this evaluation"):
         paint(folder)
 
@@ -253,16 +257,19 @@ def test_the_settings_of_another_tool_say_nothing_of_the_images(folder, tmp_path
 def test_images_of_another_tool_are_judged_and_say_so(folder, tmp_path):
     (folder / "settings.json").unlink()
     report = judge(folder, tmp_path / "out")
-    assert report.generator is None
-    assert report.records == run().records
-    assert "num_steps" not in report.settings
+    assert report.result.provenance["generator"] is None
+    assert report.rows == run().rows
+    assert "num_steps" not in report.result.settings
     with pytest.raises(RecipeError, match="num_steps"):
-        compare(report, run())
+        compare(GenEval, report, run())
 
 
 def test_results_of_other_settings_are_not_overwritten(folder, tmp_path):
-    write_report(judge(folder, tmp_path / "out"), tmp_path / "out", {})
+    judge(folder, tmp_path / "out")
     judge(folder, tmp_path / "out")  # the same again is welcome
+    saved = json.loads((tmp_path / "out" / "summary.json").read_text())
+    del saved["provenance"]["judged"]  # whatever the images are
+    (tmp_path / "out" / "summary.json").write_text(json.dumps(saved))
     paint(tmp_path / "more", num_steps=3)
     with pytest.raises(RecipeError, match="results of other settings: they differ in num_steps"):
         judge(tmp_path / "more", tmp_path / "out")
@@ -276,11 +283,11 @@ def test_verdicts_on_other_images_are_not_gone_on_with(folder, tmp_path):
     again.seen = 100
     report = judge(tmp_path / "other", tmp_path / "out", again)
     assert again.seen >= 165  # but for those that happen to hold the same
-    assert report.records != run().records
+    assert report.rows != run().rows
 
 
 def test_results_of_other_images_are_not_overwritten(folder, tmp_path):
-    score(folder, tmp_path / "out", judged=open_folder(folder).identity())
+    score(folder, tmp_path / "out")
     before = (tmp_path / "out" / "summary.json").read_text()
     paint(tmp_path / "other", Mosaic(Mosaic.Config(), seed=1))
     with pytest.raises(RecipeError, match=r"results of other images, .* \(in '.*/images'\); choose"):
@@ -313,10 +320,10 @@ def cut(path):
         (lambda f: (f / "00003/metadata.jsonl").write_text('{"tag": "colors"}'), "no metadata of GenEval's"),
         (lambda f: (f / "00003/samples/00001.png").unlink(), "00003' has 3 images and others have 4"),
         (lambda f: shutil.rmtree(f / "00003/samples"), "00003' has 0 images and others have 4"),
-        (lambda f: cut(f / "00003/samples/00001.png"), "00001.png' is no whole PNG"),
-        (lambda f: (f / "00003/samples/00001.png").write_text("no image"), "00001.png' is no whole PNG"),
-        (lambda f: resave(f / "00003/samples/00001.png", "RGBA"), "00001.png' is RGBA, not RGB"),
-        (lambda f: resave(f / "00003/samples/00001.png", "L"), "00001.png' is L, not RGB"),
+        (lambda f: cut(f / "00003/samples/00001.png"), "00001.png' is no whole image"),
+        (lambda f: (f / "00003/samples/00001.png").write_text("no image"), "00001.png' is no whole image"),
+        (lambda f: resave(f / "00003/samples/00001.png", "RGBA"), "00001.png' is RGBA, neither RGB nor grey"),
+        (lambda f: resave(f / "00003/samples/00001.png", "P"), "00001.png' is "),
         (lambda f: (f / "settings.json").write_text("{"), "settings.json' is damaged"),
         (
             lambda f: shutil.rmtree(f / "00003"),
@@ -359,18 +366,9 @@ class Brightness(RewardModel):
         return images.mean(dim=(1, 2, 3)) + torch.tensor([float(len(prompt.text)) for prompt in prompts])
 
 
-def score(folder, out, reward=None, **provenance):
-    return score_images(
-        "clip_score",
-        "brightness",
-        open_folder(folder),
-        reward or Brightness(ComponentConfig()),
-        out,
-        {"checkpoint": "base", **provenance},
-        batch=7,
-        process=ALONE,
-        progress=lambda done, total: None,
-    )
+def score(folder, out, reward=None):
+    measured = built.mean_reward(reward or Brightness(ComponentConfig()))
+    return evaluate_folder(measured, open_folder(folder), out, {"checkpoint": "base"}, batch=7).result
 
 
 def test_a_score_is_the_mean_over_images_with_an_error_over_prompts(folder, tmp_path):
@@ -382,7 +380,7 @@ def test_a_score_is_the_mean_over_images_with_an_error_over_prompts(folder, tmp_
     by_prompt = np.array([row["score"] for row in rows]).reshape(18, 4).mean(axis=1)
     assert result.numbers["mean"].mean == pytest.approx(by_prompt.mean())
     assert result.numbers["mean"].se == pytest.approx(by_prompt.std(ddof=1) / np.sqrt(18))
-    assert read_result(tmp_path / "out") == result
+    assert replace(read_result(tmp_path / "out"), rows_sha256=None) == result
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
@@ -416,14 +414,19 @@ def test_a_score_that_is_not_finite_is_no_result(folder, tmp_path, value):
 def test_two_results_are_compared_prompt_by_prompt(folder, tmp_path):
     paint(tmp_path / "other", Mosaic(Mosaic.Config(), seed=1))
     for name, images in (("a", folder), ("b", tmp_path / "other")):
-        write_report(judge(images, tmp_path / name), tmp_path / name, {})
-    before, after, lines = compare_files(tmp_path / "a", tmp_path / "b")
+        judge(images, tmp_path / name)
+    compared = compare_files(tmp_path / "a", tmp_path / "b")
+    before, after, lines = compared.first, compared.second, compared.lines
     by_name = {line.name: line for line in lines}
     reports = [read_report(tmp_path / name) for name in ("a", "b")]
-    assert by_name["overall"].difference.mean == pytest.approx(reports[1].overall - reports[0].overall)
-    paired = compare(*reports)
-    assert by_name["overall"].difference.se == pytest.approx(paired.overall.se)
-    assert by_name["counting"].difference.se == pytest.approx(paired.tasks["counting"].se)
+    assert by_name["overall"].difference.mean == pytest.approx(
+        reports[1].headline.mean - reports[0].headline.mean
+    )
+    right = [
+        np.array([row["correct"] for row in report.rows if row["tag"] == "counting"]) for report in reports
+    ]
+    gains = (right[1].astype(float) - right[0]).reshape(3, 4).mean(axis=1)
+    assert by_name["counting"].difference.se == pytest.approx(gains.std(ddof=1) / np.sqrt(3))
     assert (before.evaluation, after.images) == ("geneval", 72)
     assert [line.name for line in lines][:2] == ["overall", "single_object"]
 
@@ -432,7 +435,7 @@ def test_scores_are_compared_and_uncertainty_is_that_of_the_differences(folder, 
     paint(tmp_path / "other", Mosaic(Mosaic.Config(), seed=1))
     score(folder, tmp_path / "a")
     score(tmp_path / "other", tmp_path / "b")
-    _, _, (line,) = compare_files(tmp_path / "a", tmp_path / "b")
+    (line,) = compare_files(tmp_path / "a", tmp_path / "b").lines
     rows = [np.array([r["score"] for r in rows_in(tmp_path / n)]).reshape(18, 4).mean(axis=1) for n in "ab"]
     gains = rows[1] - rows[0]
     assert line.difference.mean == pytest.approx(gains.mean())
@@ -441,12 +444,12 @@ def test_scores_are_compared_and_uncertainty_is_that_of_the_differences(folder, 
 
 
 def test_what_was_not_measured_alike_is_not_compared(folder, tmp_path, cli):
-    write_report(judge(folder, tmp_path / "a"), tmp_path / "a", {})
+    judge(folder, tmp_path / "a")
     score(folder, tmp_path / "b")
     with pytest.raises(RecipeError, match="different evaluations"):
         compare_files(tmp_path / "a", tmp_path / "b")
     paint(tmp_path / "more", num_steps=3)
-    write_report(judge(tmp_path / "more", tmp_path / "c"), tmp_path / "c", {})
+    judge(tmp_path / "more", tmp_path / "c")
     with pytest.raises(RecipeError, match="differ in num_steps"):
         compare_files(tmp_path / "a", tmp_path / "c")
     refused = cli("eval", "compare", tmp_path / "a", tmp_path / "c")
@@ -470,9 +473,9 @@ def test_results_that_are_none_are_one_line(tmp_path, content, message):
 
 
 def test_the_command_shows_the_papers_rows_beside_genevals(folder, tmp_path, cli, monkeypatch):
-    monkeypatch.setattr("maskrl.evals.comparison.OFFICIAL_IMAGES", 72)
+    monkeypatch.setattr("maskrl.evaluations.geneval.OFFICIAL_IMAGES", 72)
     for name in "ab":
-        write_report(judge(folder, tmp_path / name), tmp_path / name, {})
+        judge(folder, tmp_path / name)
         saved = json.loads((tmp_path / name / "summary.json").read_text())
         (tmp_path / name / "summary.json").write_text(json.dumps({**saved, "label": "GenEval"}))
     shown = cli("eval", "compare", tmp_path / "a", tmp_path / "b")
@@ -515,7 +518,7 @@ def test_what_is_called_otherwise_is_not_looked_at(folder, tmp_path, name):
     for place in folder.glob("0*"):
         (place / "samples" / name).write_bytes(b"")
     (folder / name).write_bytes(b"")
-    assert judge(folder, tmp_path / "out").records == run().records
+    assert judge(folder, tmp_path / "out").rows == run().rows
 
 
 @pytest.mark.parametrize("ending", [".PNG", ".jpg", ".JPEG"])

@@ -22,9 +22,14 @@ PAINTING = {
     "--images-per-prompt": "1",
     "--steps": "3",
     "--guidance": "1",
-    "--recipe": "none",
+    "--recipe": "shapes_clip",
 }
-FOLLOWED = {("geneval", "--recipe"), ("relative_correctness", "--recipe"), ("fid", "--prompts")}
+FOLLOWED = {
+    ("geneval", "--recipe"),
+    ("relative_correctness", "--recipe"),
+    ("reward", "--recipe"),
+    ("fid", "--prompts"),
+}
 IGNORED = [(c, o) for c in COMMANDS for o in PAINTING if (c, o) not in FOLLOWED]
 
 

@@ -17,7 +17,7 @@ TOY = Path(__file__).with_name("toy_run.py")
 def world(toy_recipe, tmp_path):
     (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
     evaluation = f'prompts = "geneval.jsonl"\ndetector = "{TOY}:Tiles"\nimages_per_prompt = 2\n'
-    toy_recipe.write_text(f"{toy_recipe.read_text()}[eval]\n{evaluation}")
+    toy_recipe.write_text(f"{toy_recipe.read_text()}[eval.geneval]\n{evaluation}")
     return toy_recipe
 
 
@@ -27,7 +27,7 @@ def train(cli, world, *changes):
     shutil.rmtree(run, ignore_errors=True)
     quick = (
         "--set",
-        f"eval.prompts={world.parent}/geneval.jsonl",
+        f"eval.geneval.prompts={world.parent}/geneval.jsonl",
         *(f"--set={change}" for change in changes),
     )
     assert cli("train", "--recipe", world, "--run", run, *quick).code == 0
@@ -108,11 +108,11 @@ def test_results_without_a_name_get_folders_of_their_own(cli, world, tmp_path, m
 
 def test_a_run_whose_first_evaluation_was_changed_says_so(cli, world):
     run = train(cli, world, "checkpoint.every=1")
-    rows = run / "eval/before/results.jsonl"
+    rows = run / "eval/geneval/before/results.jsonl"
     rows.write_text(rows.read_text().replace('"correct": false', '"correct": true'))
     result = cli("train", "--run", run, "--resume", "--set", "training.updates=3")
     assert result.code == 4
     assert "is not what was written beside its summary.json" in result.err
     assert "delete " in result.err
-    shutil.rmtree(run / "eval/before")
+    shutil.rmtree(run / "eval/geneval/before")
     assert cli("train", "--run", run, "--resume", "--set", "training.updates=3").code == 0

@@ -4,30 +4,29 @@ import json
 import math
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import built
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.comparison import compare
+from maskrl.evals.engine import ALONE, evaluate
 from maskrl.evals.generate import generate
-from maskrl.evals.geneval import (
-    ALONE,
-    GenEvalReport,
-    compare,
-    evaluate,
-    judge_image,
-    read_report,
-    write_report,
-)
-from maskrl.evals.images import open_folder, paint_folder
-from maskrl.evals.results import write_text
+from maskrl.evals.images import open_folder
+from maskrl.evals.painted import paint_folder
+from maskrl.evals.results import Report, Result, read_report, write_report
+from maskrl.evaluations.geneval import GenEval, judge_image
+from maskrl.evaluations.numbers import numbers
+from maskrl.files import write_text
 from maskrl.geneval.metadata import TASKS
-from maskrl.geneval.summary import Record, summarise
+from maskrl.geneval.record import Record
 from maskrl.grpo.config import SamplingConfig, resolve
-from maskrl.interfaces import Condition, Detection, Detector, MaskedGenerator
+from maskrl.interfaces import Condition, Detection, Detector, MaskedGenerator, Number
+from maskrl.training.display import shown, worse
 from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, Stream
 
 TILE = 6
@@ -124,7 +123,9 @@ SAMPLING = resolve(SamplingConfig(), Mosaic.spec)
 def run(generator=None, prompts=PROMPTS, stream=STREAM, batch=10, **more):
     settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4}
     generator, detector = generator or Mosaic(Mosaic.Config()), Tiles(Tiles.Config())
-    return evaluate(generator, prompts, detector, stream=stream, batch=batch, **(settings | more))
+    return evaluate(
+        built.geneval(detector), generator, prompts, stream=stream, batch=batch, **(settings | more)
+    )
 
 
 def paint(prompts, streams, batch):
@@ -157,10 +158,10 @@ def test_a_prompt_is_encoded_once_in_a_batch():
 def test_an_evaluation_repeats_and_its_batch_size_changes_nothing():
     first, again, other_batch = run(), run(), run(batch=7)
     assert first == again == other_batch
-    assert (first.images, first.summary.prompts) == (72, 18)
-    assert 0 < first.overall < 1
-    assert first.overall_se > 0
-    assert run(stream=Stream(4)).records != first.records
+    assert (first.result.images, len(first.rows)) == (72, 72)
+    assert 0 < first.headline.mean < 1
+    assert first.headline.se > 0
+    assert run(stream=Stream(4)).rows != first.rows
 
 
 def painted_folder(folder, prompts=PROMPTS, images_per_prompt=4):
@@ -188,17 +189,20 @@ def test_the_official_folder_gives_the_same_verdicts(tmp_path):
     places = {path.name for path in tmp_path.iterdir()} - {"settings.json"}
     assert places == {f"{i:05d}" for i in range(len(PROMPTS))}
     by_text = {prompt.text: prompt for prompt in PROMPTS}
-    for record in report.records:
+    for row in report.rows:
+        record = Record(**row)
         image = painted.read(record.filename)
         assert judge_image(image, by_text[record.prompt], Tiles(Tiles.Config()), record.filename) == record
         beside = (tmp_path / record.filename).parent.parent / "metadata.jsonl"
         assert json.loads(beside.read_text()) == json.loads(record.metadata)
-    assert report.records[5].filename == "00001/samples/00001.png"
+    assert report.rows[5]["filename"] == "00001/samples/00001.png"
 
 
 def test_a_report_is_read_as_it_was_written(tmp_path):
     report = run()
-    write_report(report, tmp_path / "new" / "folder", {"recipe": "abc", "checkpoint": "base"})
+    provenance = {**report.result.provenance, "recipe": "abc", "checkpoint": "base"}
+    report = replace(report, result=replace(report.result, provenance=provenance))
+    write_report(report, tmp_path / "new" / "folder")
     assert read_report(tmp_path / "new" / "folder") == report
     rows = (tmp_path / "new" / "folder" / "results.jsonl").read_text().splitlines()
     assert len(rows) == 72
@@ -206,10 +210,10 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
         "filename", "tag", "prompt", "correct", "reason", "metadata", "details",
     ]  # fmt: skip
     summary = json.loads((tmp_path / "new" / "folder" / "summary.json").read_text())
-    assert (summary["evaluation"], summary["label"]) == ("geneval", report.label)
+    assert (summary["evaluation"], summary["label"]) == ("geneval", report.result.label)
     assert next(iter(summary["numbers"])) == "overall"
-    assert summary["numbers"]["overall"] == {"mean": report.overall, "se": report.overall_se}
-    assert summary["numbers"]["counting"]["se"] == report.tasks["counting"].se
+    assert summary["numbers"]["overall"] == {"mean": report.headline.mean, "se": report.headline.se}
+    assert summary["numbers"]["counting"]["se"] == report.numbers["counting"].se
     assert summary["provenance"]["recipe"] == "abc"
     assert summary["provenance"]["generator"]["class"].endswith(":Mosaic")
     assert "generator" not in summary["settings"]
@@ -220,14 +224,14 @@ def test_a_report_is_read_as_it_was_written(tmp_path):
 
 def test_a_standard_error_that_does_not_exist_is_null(tmp_path):
     report = run(prompts=PROMPTS[::3])
-    write_report(report, tmp_path, {})
+    write_report(report, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["numbers"]["overall"]["se"] is None
-    assert math.isnan(read_report(tmp_path).overall_se)
+    assert math.isnan(read_report(tmp_path).headline.se)
 
 
 @pytest.mark.parametrize("name", ["results.jsonl", "summary.json"])
 def test_damaged_results_are_refused(tmp_path, name):
-    write_report(run(), tmp_path, {})
+    write_report(run(), tmp_path)
     whole = (tmp_path / name).read_text()
     for damaged in (whole[: len(whole) // 2], whole[: whole.rindex("{")], ""):
         (tmp_path / name).write_text(damaged)
@@ -241,7 +245,7 @@ def test_damaged_results_are_refused(tmp_path, name):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(TrainingError, match="taken"):
-        write_report(run(), tmp_path / "taken" / "folder", {})
+        write_report(run(), tmp_path / "taken" / "folder")
     with pytest.raises(TrainingError, match="taken"):
         painted_folder(tmp_path / "taken" / "folder")
 
@@ -261,39 +265,48 @@ def test_a_prompt_without_metadata_is_refused():
 
 def synthetic(correct):
     """A report whose task ``t`` has the images ``correct[t]``: prompts x images."""
-    records = [
-        Record(f"{t}/{p}/{i}", task, f"{p}", bool(value), "", json.dumps([task, p]), "{}")
+    rows = [
+        asdict(Record(f"{t}-{p}/{i}", task, f"{p}", bool(value), "", json.dumps([task, p]), "{}"))
         for t, task in enumerate(TASKS)
         for p, images in enumerate(correct[t])
         for i, value in enumerate(images)
     ]
-    return GenEvalReport(summarise(records), tuple(records), "GenEval-toy", {"num_steps": 2}, None)
+    found = numbers(built.geneval(Tiles(Tiles.Config())), rows)
+    return Report(Result("geneval", "GenEval-toy", found, len(rows), {"num_steps": 2}, {}, {}), tuple(rows))
+
+
+def changes(before, after):
+    """Compare two reports: by name the differences, and the tasks that have become worse."""
+    lines = shown(compare(GenEval, before, after))
+    return {line.name: line.difference for line in lines}, [line.name for line in worse(GenEval, lines)]
 
 
 def test_comparison_pairs_by_prompt():
     rng = np.random.default_rng(0)
     before, after = rng.integers(0, 2, size=(2, 6, 5, 4))
-    compared = compare(synthetic(before), synthetic(after))
+    compared, fell = changes(synthetic(before), synthetic(after))
     gains = after.mean(axis=2) - before.mean(axis=2)
     standard_errors = gains.std(axis=1, ddof=1) / math.sqrt(5)
-    assert [task.mean for task in compared.tasks.values()] == pytest.approx(gains.mean(axis=1))
-    assert [task.se for task in compared.tasks.values()] == pytest.approx(standard_errors)
-    assert compared.overall.mean == pytest.approx(gains.mean())
-    assert compared.overall.se == pytest.approx(np.sqrt((standard_errors**2).sum()) / 6)
-    assert compared.fell == tuple(np.array(TASKS)[gains.mean(axis=1) < 0])
-    assert compared.fell
-    assert compared.overall.mean == pytest.approx(synthetic(after).overall - synthetic(before).overall)
+    assert [compared[task].mean for task in TASKS] == pytest.approx(gains.mean(axis=1))
+    assert [compared[task].se for task in TASKS] == pytest.approx(standard_errors)
+    assert compared["overall"].mean == pytest.approx(gains.mean())
+    assert compared["overall"].se == pytest.approx(np.sqrt((standard_errors**2).sum()) / 6)
+    assert fell == list(np.array(TASKS)[gains.mean(axis=1) < 0])
+    assert fell
+    assert compared["overall"].mean == pytest.approx(
+        synthetic(after).headline.mean - synthetic(before).headline.mean
+    )
 
 
 def test_an_evaluation_does_not_differ_from_itself():
-    compared = compare(run(), run())
-    assert (compared.overall.mean, compared.overall.se, compared.fell) == (0, 0, ())
+    compared, fell = changes(run(), run())
+    assert (compared["overall"], fell) == (Number(0, 0), [])
 
 
 def test_gains_that_cancel_are_no_fall():
     before = [[(1, 1, 1), (0, 0, 0)]] * 6
     after = [[(1, 1, 0), (1, 0, 0)]] * 6  # 2/3 - 1 + 1/3 is -5.6e-17
-    assert compare(synthetic(before), synthetic(after)).fell == ()
+    assert changes(synthetic(before), synthetic(after))[1] == []
 
 
 @pytest.mark.parametrize(
@@ -309,12 +322,12 @@ def test_gains_that_cancel_are_no_fall():
 )
 def test_only_the_generator_may_differ(change, name):
     with pytest.raises(RecipeError, match=name):
-        compare(run(), run(**change))
+        compare(GenEval, run(), run(**change))
 
 
 def test_another_generator_can_be_compared():
-    compared = compare(run(), run(Mosaic(Mosaic.Config(), seed=1)))
-    assert compared.overall.se > 0
+    compared, _ = changes(run(), run(Mosaic(Mosaic.Config(), seed=1)))
+    assert compared["overall"].se > 0
 
 
 class Blind(Tiles):
@@ -328,20 +341,24 @@ def test_a_detector_that_fails_its_self_test_gives_no_score():
     generator = Mosaic(Mosaic.Config())
     settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4, "batch": 10}
     with pytest.raises(TrainingError, match="it sees nothing"):
-        evaluate(generator, PROMPTS, Blind(Blind.Config()), stream=STREAM, **settings)
+        evaluate(built.geneval(Blind(Blind.Config())), generator, PROMPTS, stream=STREAM, **settings)
     assert not generator.encoded
 
 
 def test_a_report_tells_what_its_numbers_are_called():
-    assert run().label == "GenEval-custom"
+    assert run().result.label == "GenEval-custom"
     labelled = type("Labelled", (Tiles,), {"label": "GenEval-tiles"})
     settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4, "batch": 10}
     report = evaluate(
-        Mosaic(Mosaic.Config()), PROMPTS, labelled(labelled.Config()), stream=STREAM, **settings
+        built.geneval(labelled(labelled.Config())),
+        Mosaic(Mosaic.Config()),
+        PROMPTS,
+        stream=STREAM,
+        **settings,
     )
-    assert report.label == "GenEval-tiles"
+    assert report.result.label == "GenEval-tiles"
     with pytest.raises(RecipeError, match="label"):
-        compare(run(), report)
+        compare(GenEval, run(), report)
 
 
 def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path):

@@ -10,15 +10,15 @@ from fid_formula import PLACES, features, photograph
 from PIL import Image
 
 from maskrl.errors import RecipeError
-from maskrl.evals.fid_protocols import PROTOCOLS, gigagan, reduce, t2ibenchmark
-from maskrl.evals.frechet import Statistics, frechet_distance, read_statistics, write_statistics
-from maskrl.evals.moments import Moments
+from maskrl.evaluations.fid_protocols import PROTOCOLS, gigagan, reduce, t2ibenchmark
+from maskrl.evaluations.frechet import Statistics, frechet_distance, read_statistics, write_statistics
+from maskrl.evaluations.running_covariance import RunningCovariance
 
 REFERENCE = json.loads(Path(__file__).with_name("fixtures").joinpath("fid_reference.json").read_text())
 
 
 def moments(array, batch=32):
-    found = Moments.none(array.shape[1])
+    found = RunningCovariance.none(array.shape[1])
     for start in range(0, len(array), batch):
         found.add(array[start : start + batch])
     return found
@@ -48,8 +48,8 @@ def test_a_mean_far_from_zero_costs_no_digits():
 
 def test_moments_of_parts_merge_in_any_order_and_nothing_adds_nothing():
     array = features(90, 5, 0)
-    parts = [moments(array[:20]), moments(array[20:21]), Moments.none(5), moments(array[21:])]
-    whole = Moments.none(5)
+    parts = [moments(array[:20]), moments(array[20:21]), RunningCovariance.none(5), moments(array[21:])]
+    whole = RunningCovariance.none(5)
     for part in reversed(parts):
         whole.merge(part)
     assert whole.count == 90
@@ -208,7 +208,7 @@ def test_reducing_is_bicubic_and_rounded_and_gigagan_leaves_256_as_they_are():
 def peak(number):
     tracemalloc.start()
     try:
-        found = Moments.none(64)
+        found = RunningCovariance.none(64)
         rng = np.random.default_rng(0)
         for _ in range(number // 50):
             found.add(rng.normal(size=(50, 64)))

@@ -16,12 +16,15 @@ from pytorch_fid import inception as library
 
 from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals import fid, inception
-from maskrl.evals.fid import Measure, evaluate, gather, make_reference, open_reference
-from maskrl.evals.fid_protocols import t2ibenchmark
-from maskrl.evals.frechet import Statistics, frechet_distance, read_statistics, write_statistics
-from maskrl.evals.pictures import open_pictures
+from maskrl.evals import shares
+from maskrl.evals.engine import evaluate_folder
+from maskrl.evals.flat import formats, open_any
+from maskrl.evals.reference import make_reference
 from maskrl.evals.results import read_result
+from maskrl.evaluations import fid, inception
+from maskrl.evaluations.fid import Fid, Measure, open_reference
+from maskrl.evaluations.fid_protocols import t2ibenchmark
+from maskrl.evaluations.frechet import Statistics, frechet_distance, read_statistics, write_statistics
 from maskrl.grpo.processes import SingleProcess
 from maskrl.types import Prompt
 
@@ -32,13 +35,11 @@ class Means:
     """The mean of each channel, and of what lies left and right: six numbers."""
 
     width = 6
+    modules = ()
 
     def __init__(self):
         self.seen = 0
         self.dies_after = None
-
-    def to(self, device):
-        self.device = device
 
     def __call__(self, pixels):
         self.seen += len(pixels)
@@ -70,23 +71,35 @@ def direct(folder):
 
 
 def judge(folder, reference, out, chosen=None, process=ALONE, prompts=None, calls=None):
-    chosen = chosen or measure()
-    return evaluate(
-        open_pictures(folder, prompts),
-        chosen,
-        open_reference(reference, chosen),
+    return evaluate_folder(
+        fid_of(reference, chosen or measure()),
+        open_any(folder, prompts),
         out,
         {"checkpoint": "base"},
+        batch=4,
         process=process,
         progress=lambda done, total: None if calls is None else calls.append((done, total)),
-    )
+    ).result
+
+
+def fid_of(reference, chosen):
+    """FID by a network that a test has built itself."""
+    found = object.__new__(Fid)
+    found.config, found.measured, found.modules, found.width = Fid.Config.model_construct(), chosen, (), 6
+    found.reference = open_reference(reference, chosen)
+    return found
+
+
+def gather(images, chosen, out, settings, process=ALONE):
+    more = {"turned": False, "process": process, "progress": lambda done, total: None}
+    return shares.gather(images, chosen.features, chosen.width, out, settings, **more)
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Forty images, and the statistics of thirty others; a share is written every eight images."""
-    monkeypatch.setattr(fid, "SAVED_EVERY", 8)
-    monkeypatch.setattr(fid, "BATCH", 4)
+    monkeypatch.setattr(shares, "SAVED_EVERY", 8)
+    monkeypatch.setattr(shares, "BATCH", 4)
     paint(tmp_path / "images", 40)
     write_statistics(tmp_path / "true.npz", direct(paint(tmp_path / "true", 30, seed=1)))
     return tmp_path
@@ -113,7 +126,7 @@ def test_the_number_is_the_distance_of_all_features_at_once(world):
         "formats": ["png"],
     }
     assert saved["provenance"]["image_sides"] == [10, 12]
-    assert "papers have 30,000" in saved["provenance"]["caution"]
+    assert "papers have 30,000" in saved["provenance"]["notes"][0]
     assert {"pytorch-fid", "torchvision", "pillow", "torch"} <= saved["versions"].keys()
     assert not (world / "out/unfinished").exists()
 
@@ -127,7 +140,9 @@ def test_the_number_is_the_distance_of_all_features_at_once(world):
     ],
 )
 def test_what_a_number_may_be_called(images, weights, name):
-    assert fid.label(measure("gigagan", weights=weights), images) == name
+    found = object.__new__(Fid)
+    found.measured = measure("gigagan", weights=weights)
+    assert found.label((), images) == name
 
 
 # resuming
@@ -148,11 +163,11 @@ def test_a_killed_evaluation_is_gone_on_with_and_looks_at_little_twice(world):
 
 @pytest.mark.parametrize("worlds", [2, 3])
 def test_processes_share_the_images_and_another_number_of_them_goes_on(world, worlds):
-    pictures, settings = open_pictures(world / "images", None), {"a": 1}
+    pictures, settings = open_any(world / "images", None), {"a": 1}
 
     def go(process, extractor):
         part, out = measure(extractor=extractor), world / "out"
-        return gather(pictures, part, out, settings, process=process, progress=lambda done, total: None)
+        return gather(pictures, part, out, settings, process)
 
     shares = [Means() for _ in range(worlds)]
     shares[0].dies_after = 8
@@ -161,12 +176,12 @@ def test_processes_share_the_images_and_another_number_of_them_goes_on(world, wo
     go(SingleProcess(worlds - 1, worlds), shares[-1])  # one after the other
     rest = Means()
     found = go(ALONE, rest)
-    assert found.moments.count == 40
+    assert found.covariance.count == 40
     assert found.done.all()
     assert 0 < rest.seen < 32
     expected = direct(world / "images")
-    np.testing.assert_allclose(found.moments.covariance(), expected.sigma, rtol=1e-9)
-    np.testing.assert_allclose(found.moments.mean, expected.mu, rtol=1e-12)
+    np.testing.assert_allclose(found.covariance.covariance(), expected.sigma, rtol=1e-9)
+    np.testing.assert_allclose(found.covariance.mean, expected.mu, rtol=1e-12)
     assert found.sides == (10, 12)
 
 
@@ -219,8 +234,7 @@ def test_results_of_other_settings_are_not_overwritten(world):
 def peak(folder, out):
     tracemalloc.start()
     try:
-        pictures = open_pictures(folder, None)
-        gather(pictures, measure(), out, {}, process=ALONE, progress=lambda done, total: None)
+        gather(open_any(folder, None), measure(), out, {})
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -242,7 +256,7 @@ def test_thirty_times_the_images_take_no_more_memory_than_their_names(tmp_path, 
 
 def test_a_reference_is_made_from_a_folder_and_says_how(world):
     made = make_reference(
-        open_pictures(world / "true", None),
+        open_any(world / "true", None),
         measure(),
         world / "made.npz",
         process=ALONE,
@@ -265,7 +279,7 @@ def test_a_reference_is_made_by_one_command_at_a_time(world):
         pytest.raises(TrainingError, match="is being written by"),
     ):
         make_reference(
-            open_pictures(world / "true", None),
+            open_any(world / "true", None),
             measure(),
             world / "made.npz",
             process=ALONE,
@@ -281,17 +295,17 @@ def test_grey_photographs_jpeg_and_other_files_are_welcome(tmp_path):
     paint(tmp_path / "images", 3, suffix="jpg")
     Image.new("L", (9, 9), 100).save(tmp_path / "images/grey.JPEG")
     (tmp_path / "images/captions.txt").write_text("a\nb")
-    pictures = open_pictures(tmp_path / "images", None)
-    assert (len(pictures.names), pictures.comparable["formats"]) == (4, ["jpeg"])
-    assert pictures.open("grey.JPEG").getpixel((0, 0)) == (100, 100, 100)
+    pictures = open_any(tmp_path / "images", None)
+    assert (len(pictures.pairs()), formats(pictures)) == (4, ["jpeg"])
+    assert (pictures.read("grey.JPEG")[:, 0, 0] * 255).tolist() == [100, 100, 100]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda f: shutil.rmtree(f), "there is no image folder"),
-        (lambda f: [p.unlink() for p in f.iterdir()], "holds 0 PNG or JPEG images; a covariance needs two"),
-        (lambda f: [p.unlink() for p in sorted(f.iterdir())[1:]], "holds 1 PNG or JPEG images"),
+        (lambda f: [p.unlink() for p in f.iterdir()], "holds: 0 image, and a covariance needs two"),
+        (lambda f: [p.unlink() for p in sorted(f.iterdir())[1:]], "holds: 1 image, and"),
         (lambda f: (f / "0003.png").write_text("no"), "0003.png' is no whole image"),
         (lambda f: (f / "0003.png").write_bytes((f / "0002.png").read_bytes()[:99]), "is no whole image"),
         (lambda f: Image.new("RGBA", (9, 9)).save(f / "0003.png"), "0003.png' is RGBA, neither RGB nor grey"),
@@ -310,9 +324,9 @@ def test_a_folder_that_does_not_do_is_one_line_and_no_result(world, change, mess
 def test_every_prompt_needs_an_image(world):
     prompts = [Prompt(f"prompt {i}") for i in range(41)]
     with pytest.raises(RecipeError, match="holds 40 PNG or JPEG images; 41 prompts need as many"):
-        open_pictures(world / "images", prompts)
-    known = open_pictures(world / "images", prompts[:40]).comparable["prompts_sha256"]
-    assert known not in (None, open_pictures(world / "images", prompts[1:]).comparable["prompts_sha256"])
+        open_any(world / "images", prompts)
+    known = open_any(world / "images", prompts[:40]).comparable()["prompts_sha256"]
+    assert known not in (None, open_any(world / "images", prompts[1:]).comparable()["prompts_sha256"])
 
 
 def test_images_in_genevals_layout_bring_their_prompts(tmp_path):
@@ -323,10 +337,10 @@ def test_images_in_genevals_layout_bring_their_prompts(tmp_path):
         Image.new("RGB", (8, 8)).save(paint_one.parent / "grid.png")
         (paint_one.parent / "metadata.jsonl").write_text(json.dumps({"prompt": f"prompt {i}"}))
     prompts = [Prompt(f"prompt {i}") for i in range(2)]
-    pictures = open_pictures(tmp_path / "images", prompts)
-    assert pictures.names == ["00000/samples/00000.png", "00001/samples/00000.png"]
+    pictures = open_any(tmp_path / "images", prompts)
+    assert [name for _, name in pictures.pairs()] == ["00000/samples/00000.png", "00001/samples/00000.png"]
     with pytest.raises(RecipeError, match="of other prompts than --prompts has"):
-        open_pictures(tmp_path / "images", prompts[::-1])
+        open_any(tmp_path / "images", prompts[::-1])
 
 
 # Inception
@@ -407,7 +421,7 @@ def test_weights_are_fetched_once_and_kept_if_they_are_the_right_ones(tmp_path, 
 @pytest.fixture
 def command(cli, world, monkeypatch):
     """Run the command with the small extractor, and any file for its weights."""
-    monkeypatch.setattr(inception, "Inception", lambda weights: Means())
+    monkeypatch.setattr(fid, "Inception", lambda weights: Means())
     (world / "w.pth").write_text("weights")
 
     def run(*arguments):
@@ -425,7 +439,7 @@ def test_reference_evaluation_and_comparison(command, cli, world, monkeypatch):
         asked = ("--images", world / name, "--reference", world / "made.npz", "--out", world / f"out-{name}")
         shown = command("fid", *asked)
         assert shown.code == 0, shown.err
-        assert "N = 40: FID falls with the number of images" in shown.err
+        assert "N = 40: FID falls with the number of images" in shown.out
         assert "40 images" in " ".join(shown.out.split())
     compared = cli("eval", "compare", world / "out-images/fid", world / "out-others/fid")
     assert compared.code == 0, compared.err
@@ -439,7 +453,7 @@ def test_so_few_prompts_that_there_is_no_covariance_are_refused_before_painting(
     asked = ("fid", "--reference", world / "true.npz", "--recipe", toy_recipe, "--prompts", one, "--out", out)
     refused = command(*asked)
     assert refused.code == 2
-    assert "1 image would be painted, and a covariance needs two" in " ".join(refused.err.split())
+    assert "there would be: 1 image, and a covariance needs two" in " ".join(refused.err.split())
     assert not out.exists()
     done = command(*asked, "--images-per-prompt", 2)
     assert done.code == 0, done.err
@@ -483,7 +497,10 @@ def test_what_it_paints_it_paints_once_for_each_prompt(command, toy_recipe, worl
     ("change", "message"),
     [
         (("--reference", "none.npz"), "there is no file of reference statistics 'none.npz'"),
-        (("--protocol", "P-A"), "FID has no protocol 'P-A'; choose t2ibenchmark or gigagan"),
+        (
+            ("--protocol", "P-A"),
+            "eval.fid.protocol: FID has no protocol 'P-A'; choose t2ibenchmark or gigagan",
+        ),
         (("--images", "none"), "there is no image folder 'none'"),
     ],
 )
@@ -509,7 +526,7 @@ def test_statistics_that_are_there_are_not_overwritten(command, world):
 
 
 def test_a_missing_reference_is_said_before_weights_are_fetched(cli, world, monkeypatch):
-    monkeypatch.setattr(inception, "find_weights", lambda path: pytest.fail("weights were asked for"))
+    monkeypatch.setattr(fid, "find_weights", lambda path: pytest.fail("weights were asked for"))
     refused = cli("eval", "fid", "--images", world / "images", "--reference", world / "none.npz")
     assert refused.code == 2
     assert refused.err == f"maskrl: there is no file of reference statistics {str(world / 'none.npz')!r}\n"
@@ -522,7 +539,7 @@ def test_the_command_with_inception(cli, world, weights):
     made = cli("eval", "fid_statistics", world / "few", "--out", world / "self.npz", *asked)
     assert made.code == 0, made.err
     asked = ("--images", world / "few", "--reference", world / "self.npz", "--weights", weights)
-    shown = cli("eval", "fid", *asked, "--set", "training.device=cpu")
+    shown = cli("eval", "fid", *asked, "--device", "cpu")
     assert shown.code == 0, shown.err
     result = read_result(world / "few/results/fid")
     assert result.numbers["fid"].mean == pytest.approx(0, abs=1e-3)
@@ -535,7 +552,7 @@ def test_a_name_that_is_no_text_is_one_line(tmp_path):
     with pytest.raises(
         RecipeError, match=r"the file name 'bad\\udcff\.png' in .* is no text in UTF-8: rename it"
     ):
-        open_pictures(tmp_path, None)
+        open_any(tmp_path, None)
 
 
 @pytest.mark.parametrize("pixels", [1000, 30_000])  # PIL warns of one, and refuses the other
@@ -544,27 +561,27 @@ def test_an_image_of_too_many_pixels_is_one_line(tmp_path, monkeypatch, pixels):
         Image.new("RGB", (200, 200)).save(tmp_path / name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
     with pytest.raises(TrainingError, match=r"a\.png' is too large to be read safely: .*; reduce it"):
-        open_pictures(tmp_path, None).open("a.png")
+        open_any(tmp_path, None).read("a.png")
 
 
 def test_formats_are_told_by_contents(tmp_path):
     image = Image.new("RGB", (20, 20))
     image.save(tmp_path / "a.png", format="JPEG")
     image.save(tmp_path / "b.jfif", format="JPEG")
-    assert open_pictures(tmp_path, None).comparable["formats"] == ["jpeg"]
+    assert formats(open_any(tmp_path, None)) == ["jpeg"]
     image.save(tmp_path / "c.jpg", format="PNG")
-    assert open_pictures(tmp_path, None).comparable["formats"] == ["jpeg", "png"]
+    assert formats(open_any(tmp_path, None)) == ["jpeg", "png"]
 
 
 def test_names_with_the_spaces_of_screenshots_are_text(tmp_path):
     names = ["a 1.04\u202fPM.png", "b\u00a0c.png", "d\u3000e.png"]
     for name in names:
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    assert sorted(open_pictures(tmp_path, None).names) == sorted(names)
+    assert sorted(open_any(tmp_path, None).names[0]) == sorted(names)
 
 
 def test_what_macos_keeps_beside_an_image_is_none(tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")
-    assert list(open_pictures(tmp_path, None).names) == ["a.png", "b.png"]
+    assert list(open_any(tmp_path, None).names[0]) == ["a.png", "b.png"]

@@ -5,7 +5,7 @@ import torch
 from test_evals import PROMPTS, Tiles
 
 from maskrl.errors import RecipeError
-from maskrl.evals.geneval import judge_image
+from maskrl.evaluations.geneval import judge_image
 from maskrl.geneval.metadata import asked_number, check_prompts, read_metadata
 from maskrl.rewards.geneval import GenEval
 from maskrl.shapes.prompts import ShapesGenEval

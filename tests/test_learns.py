@@ -12,7 +12,7 @@ from maskrl.training.loop import train
 def test_a_few_updates_raise_the_reward(tmp_path):
     overrides = [
         "training.updates=6",
-        "eval.prompts=",
+        "eval=",
         "tracking.tensorboard=false",
         "tracking.samples_every=1000",
     ]
@@ -26,4 +26,4 @@ def test_a_few_updates_raise_the_reward(tmp_path):
 def test_the_reward_of_the_shipped_recipe_is_not_its_judge():
     recipe = read_recipe("shapes_clip", [])
     assert recipe.reward.settings()["name"] == "clip"
-    assert recipe.eval.detector == "shapes"
+    assert recipe.eval["geneval"].build({}).detector.label == "GenEval-shapes"

@@ -113,12 +113,13 @@ def test_one_lesson_begins_the_count_anew():
 
 def test_an_evaluation_that_fails_between_updates_loses_none(cli, world):
     """Those of updates 2 and 4 are sound, that of update 6 fails; resumed, the run is what it would have been."""
-    evaluated = ["eval.prompts=geneval.jsonl", "eval.detector.name=parts.py:FullDisk", "eval.images_per_prompt=2",
-                 "eval.every=2", "checkpoint.every=100", "tracking.sample_prompts=[]"]  # fmt: skip
+    evaluated = ["eval.geneval.prompts=geneval.jsonl", "eval.geneval.detector.name=parts.py:FullDisk",
+                 "eval.geneval.images_per_prompt=2",
+                 "eval.geneval.every=2", "checkpoint.every=100", "tracking.sample_prompts=[]"]  # fmt: skip
     failed = start(cli, world, *evaluated)
     assert failed.code == 4, failed.err
     assert "update 6: the device is out of memory (tried to allocate 9 GiB); lower " in failed.err
-    assert "eval.batch" in failed.err
+    assert "eval.geneval.batch" in failed.err
     assert [path.name for path in listed(world.parent / "run/checkpoints")] == ["update_00006"]
     assert cli("train", "--run", "run", "--resume").code == 0
     assert start(cli, world, *evaluated, run="whole").code == 0
@@ -129,9 +130,9 @@ def test_an_evaluation_that_fails_between_updates_loses_none(cli, world):
 
 def test_a_picture_that_cannot_be_written_loses_no_update_and_doubles_no_row(cli, world):
     """The evaluation of update 4 has its row when the picture of update 4 fails."""
-    looks = ["eval.prompts=geneval.jsonl", "eval.images_per_prompt=2", "eval.every=2", "checkpoint.every=100",
-             "tracking.samples_every=4"]  # fmt: skip
-    detector = "eval.detector.name=parts.py:InTheWay"
+    looks = ["eval.geneval.prompts=geneval.jsonl", "eval.geneval.images_per_prompt=2",
+             "eval.geneval.every=2", "checkpoint.every=100", "tracking.samples_every=4"]  # fmt: skip
+    detector = "eval.geneval.detector.name=parts.py:InTheWay"
     failed = start(cli, world, *looks, detector)
     assert failed.code == 4, failed.err
     assert len(failed.err.splitlines()) == 1

@@ -208,7 +208,7 @@ def folder(tmp_path):
 
 
 def run(folder, name, *changes, resume=False):
-    settings = ["eval.prompts=", *changes]
+    settings = ["eval=", *changes]
     recipe = read_recipe(folder / "recipe.toml", settings)
     return train(recipe, folder / name, resume=resume, display=False)
 

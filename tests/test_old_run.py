@@ -52,7 +52,7 @@ def test_an_old_run_is_evaluated_sampled_and_compared_with_an_old_evaluation(old
 
 
 def test_images_of_an_old_evaluation_are_judged_again_with_the_same_verdicts(old, cli, tmp_path):
-    detector = ("--set", f"eval.detector={TOY}:Tiles")
+    detector = ("--set", f"eval.geneval.detector={TOY}:Tiles")
     result = cli(
         "eval", "geneval", "--images", old / "eval" / "images", "--out", tmp_path / "again", *detector
     )
@@ -66,7 +66,7 @@ def test_images_of_an_old_evaluation_are_judged_again_with_the_same_verdicts(old
 def judge_again(old, cli, out):
     """Judge the old images where an old evaluation was killed after eight rows and a part of one."""
     shutil.copytree(old / "eval_unfinished", out / "geneval" / "unfinished")
-    detector = ("--set", f"eval.detector={TOY}:Tiles")
+    detector = ("--set", f"eval.geneval.detector={TOY}:Tiles")
     return lambda: cli("eval", "geneval", "--images", old / "eval" / "images", "--out", out, *detector)
 
 

@@ -91,7 +91,7 @@ def peak_of(run):
 
 
 SMALL = (
-    "eval.prompts=",
+    "eval=",
     "training.device=cpu",
     "transition.name=p_theta1",
     "sampling.guidance_train=0",
@@ -210,7 +210,9 @@ def test_saving_memory_saves_memory():
 
 @pytest.mark.slow
 def test_the_full_size_fits_where_it_is_said_to_fit():
-    recipe = read_recipe("shapes_clip", [*FULL_SIZE, "eval.batch=6"])  # as the paper's recipes paint them
+    recipe = read_recipe(
+        "shapes_clip", [*FULL_SIZE, "eval.geneval.batch=6"]
+    )  # as the paper's recipes paint them
     made = plan(recipe, 20, 1)
     (_, checkpointed), *_, (_, smallest) = cheaper(recipe)
     assert made.peak > 40 * 2**30  # the paper's setting, without any saving

@@ -4,15 +4,17 @@ import json
 import shutil
 from pathlib import Path
 
+import built
 import pytest
 import spots
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals.images import image_name, open_folder, write_image, write_prompt
-from maskrl.evals.probe import countable, probe
+from maskrl.evals.engine import evaluate_folder
+from maskrl.evals.images import open_folder
+from maskrl.evals.painted import image_name, write_image, write_prompt
 from maskrl.evals.results import read_result, read_rows
-from maskrl.grpo.processes import SingleProcess
-from maskrl.types import Prompt, Stream
+from maskrl.evaluations.relative_correctness import RelativeCorrectness
+from maskrl.types import Prompt
 
 SPOTS = Path(__file__).with_name("spots.py")
 NUMBERS = ("zero", "one", "two", "three", "four")
@@ -43,18 +45,9 @@ def paint(folder, prompts=PROMPTS, wrong=1):
 
 
 def ask(folder, out, reward, batch=5):
-    return probe(
-        open_folder(folder),
-        spots.Spots(spots.Spots.Config()),
-        reward,
-        out,
-        {"checkpoint": "base"},
-        label="spots",
-        stream=Stream(5),
-        batch=batch,
-        process=SingleProcess(),
-        progress=lambda done, total: None,
-    )
+    asked = built.relative_correctness(spots.Spots(spots.Spots.Config()), reward)
+    found = evaluate_folder(asked, open_folder(folder), out, {"checkpoint": "base"}, batch=batch)
+    return asked._report(found.rows), found.result
 
 
 def make(reward):
@@ -110,7 +103,7 @@ def test_the_files_hold_the_numbers_and_the_intervals(folder, tmp_path):
         [0] * 3,
     )
     assert (rows[3]["score"], rows[3]["captions"]) == (-1, None)
-    assert rows[0]["control"].partition("/")[0] not in ("00000", "00001")  # a dog's two prompts
+    assert rows[0]["companion"].partition("/")[0] not in ("00000", "00001")  # a dog's two prompts
     assert not (out / "unfinished").exists()
 
 
@@ -137,7 +130,7 @@ def test_a_killed_probe_is_gone_on_with_and_scores_nothing_twice(folder, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         ask(folder, tmp_path / "out", reward, batch=5)
     done = (tmp_path / "out/unfinished/0.jsonl").read_text().splitlines()
-    assert len(done) == 5
+    assert len(done) == 15
     calls = []
     reward.score = lambda images, prompts: calls.append(1) or spots.Counting.score(reward, images, prompts)
     report, _ = ask(folder, tmp_path / "out", reward, batch=100)
@@ -145,7 +138,7 @@ def test_a_killed_probe_is_gone_on_with_and_scores_nothing_twice(folder, tmp_pat
     seen = json.loads((tmp_path / "out/results.jsonl").read_text().splitlines()[0])
     entry = json.loads(done[0].partition("\t")[0])
     assert {"filename": entry["filename"], **entry["row"]} == seen
-    assert len(calls) == 2  # 19 images and six scores more of 14, a hundred at a time
+    assert len(calls) == 3  # of 9 images: their prompts, their captions, and these on the control
 
 
 @pytest.mark.parametrize(
@@ -160,12 +153,14 @@ def test_a_killed_probe_is_gone_on_with_and_scores_nothing_twice(folder, tmp_pat
     ],
 )
 def test_which_prompts_are_used(prompt, wanted):
-    assert countable(prompt) == wanted
+    assert RelativeCorrectness.wants(prompt) == wanted
 
 
 def test_a_malformed_counting_prompt_is_named():
     with pytest.raises(RecipeError, match=r"cannot judge the prompt 'dogs': include\.0\.count"):
-        countable(Prompt("dogs", {"tag": "counting", "include": [{"class": "dog", "count": "many"}]}))
+        RelativeCorrectness.wants(
+            Prompt("dogs", {"tag": "counting", "include": [{"class": "dog", "count": "many"}]})
+        )
 
 
 def test_no_right_image_and_one_class_are_refused_in_a_line(tmp_path):
@@ -190,7 +185,7 @@ def test_the_command_leaves_out_other_prompts_and_prints_the_table(cli, tmp_path
     shown = run(cli, paint(tmp_path / "images", [*PROMPTS, *others]))
     assert shown.code == 0, shown.err
     for part in (
-        "18 right images of 24",
+        "24 images",
         "+1.500 [+1.",
         "N = 4",
         "other classes",
@@ -219,7 +214,7 @@ def test_the_command_paints_what_it_needs_and_no_more(cli, toy_recipe, tmp_path)
     [
         (lambda f: shutil.rmtree(f), 2, "there is no image folder"),
         (lambda f: [shutil.rmtree(f / f"{i:05d}") for i in range(6)], 2, "no prompt in"),
-        (lambda f: (f / "00003/samples/00001.png").write_text("no image"), 4, "is no whole PNG"),
+        (lambda f: (f / "00003/samples/00001.png").write_text("no image"), 4, "is no whole image"),
     ],
 )
 def test_a_folder_that_does_not_do_is_one_line(cli, tmp_path, change, code, message):
@@ -231,5 +226,6 @@ def test_a_folder_that_does_not_do_is_one_line(cli, tmp_path, change, code, mess
 
 
 def test_a_setting_that_is_none_is_one_line(cli, folder):
-    refused = cli("eval", "relative_correctness", "--images", folder, "--reward", "clip")
-    assert (refused.code, refused.err) == (2, "maskrl: --reward 'clip': write it as key=value\n")
+    refused = cli("eval", "relative_correctness", "--images", folder, "--reward", "=clip")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "write it as section.key=value" in refused.err

@@ -63,13 +63,13 @@ def test_two_processes_make_the_updates_of_one(folder):
     assert_same_rows(ours, theirs)
     for name, tensor in weights(alone.run).items():
         torch.testing.assert_close(weights(folder / "two")[name], tensor, rtol=1e-9, atol=1e-12)
-    before = (folder / "alone/eval/before/results.jsonl").read_text()
-    assert (folder / "two/eval/before/results.jsonl").read_text() == before
+    before = (folder / "alone/eval/geneval/before/results.jsonl").read_text()
+    assert (folder / "two/eval/geneval/before/results.jsonl").read_text() == before
     assert (folder / "two/samples/before_after.png").exists()
 
 
 def test_two_processes_resume_what_one_began(folder):
-    fewer = [*CHANGES, "training.updates=4", "training.lr_schedule=constant", "eval.prompts="]
+    fewer = [*CHANGES, "training.updates=4", "training.lr_schedule=constant", "eval="]
     whole = read_recipe(folder / "recipe.toml", fewer)
     train(whole, folder / "whole", resume=False, display=False)
     train(whole, folder / "run", resume=False, display=False)

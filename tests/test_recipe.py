@@ -110,7 +110,10 @@ def test_a_malformed_override_is_quoted(toy_recipe, override):
         ("reward.name=", "reward.name: say which reward"),
         ("reward=clip", "reward: is a section: write [reward]"),
         ("grpo=3", "grpo: is a section: write [grpo]"),
-        ("eval.detector=shape", "eval.detector: no detector is called 'shape'; did you mean 'shapes'?"),
+        (
+            "eval.geneval.detector=shape",
+            "eval.geneval.detector: no detector is called 'shape'; did you mean 'shapes'?",
+        ),
         ("prompts.train=prompt.txt", "prompts.train: there is no file 'prompt.txt' in the working directory"),
         ("prompts.train=shapes_trian", "did you mean 'shapes_train'?"),
     ],
@@ -288,6 +291,10 @@ def at_home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def detector_of(recipe):
+    return recipe.eval["geneval"].build({}).detector
+
+
 def with_detector(toy_recipe, *overrides):
     toy_recipe.with_name("eyes.py").write_text(DETECTOR)
     toy_recipe.with_name("eyes.pth").write_text("")
@@ -297,35 +304,37 @@ def with_detector(toy_recipe, *overrides):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ('eval.detector={name = "eyes.py:Eyes", weights = "eyes.pth"}',),
-        ("eval.detector=eyes.py:Eyes", "eval.detector.weights=eyes.pth"),
-        ("eval.detector.name=eyes.py:Eyes", "eval.detector.weights=eyes.pth"),
+        ('eval.geneval.detector={name = "eyes.py:Eyes", weights = "eyes.pth"}',),
+        ("eval.geneval.detector=eyes.py:Eyes", "eval.geneval.detector.weights=eyes.pth"),
+        ("eval.geneval.detector.name=eyes.py:Eyes", "eval.geneval.detector.weights=eyes.pth"),
     ],
 )
 @pytest.mark.usefixtures("at_home")
 def test_a_detector_may_have_settings(toy_recipe, tmp_path, overrides):
     recipe = with_detector(toy_recipe, *overrides)
-    assert recipe.eval.build_detector().config.weights == str(toy_recipe.with_name("eyes.pth"))
+    assert detector_of(recipe).config.weights == str(toy_recipe.with_name("eyes.pth"))
     saved = tmp_path / "elsewhere.toml"
     saved.write_text(recipe.to_toml())
-    assert read_recipe(saved).eval.build_detector().config == recipe.eval.build_detector().config
+    assert detector_of(read_recipe(saved)).config == detector_of(recipe).config
     assert read_recipe(saved).digest() == recipe.digest()
 
 
 @pytest.mark.usefixtures("at_home")
-def test_a_detectors_name_alone_is_imported_when_it_is_built(toy_recipe):
-    recipe = with_detector(toy_recipe, "eval.detector=eyes.py:Eyes")
-    with pytest.raises(RecipeError, match=r"weights: is missing$"):
-        recipe.eval.build_detector()
+def test_a_detector_that_lacks_a_setting_is_said_at_its_key(toy_recipe):
+    with pytest.raises(RecipeError, match=r"eval\.geneval\.detector\.weights: is missing$"):
+        with_detector(toy_recipe, "eval.geneval.detector=eyes.py:Eyes")
 
 
 @pytest.mark.parametrize(
     ("override", "complaint"),
     [
-        ("eval.detector.name=eyes.py:Eyes", "eval.detector.weights: is missing"),
-        ('eval.detector={name = "eyes.py:Eyes", weight = "x"}', "eval.detector.weight: unknown key"),
-        ("eval.detector.name=shape", "no detector is called 'shape'"),
-        ("eval.detector=3", "eval.detector: names a detector, or is a section that does"),
+        ("eval.geneval.detector.name=eyes.py:Eyes", "eval.geneval.detector.weights: is missing"),
+        (
+            'eval.geneval.detector={name = "eyes.py:Eyes", weight = "x"}',
+            "eval.geneval.detector.weight: unknown key",
+        ),
+        ("eval.geneval.detector.name=shape", "no detector is called 'shape'"),
+        ("eval.geneval.detector=3", "eval.geneval.detector: names a detector, or is a section that does"),
     ],
 )
 @pytest.mark.usefixtures("at_home")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from maskrl.errors import RecipeError
-from maskrl.evals.relative_correctness import (
+from maskrl.evals.results import to_json
+from maskrl.evaluations.caption_margins import (
     Ranking,
     captions,
     compare_captions,
@@ -18,7 +19,6 @@ from maskrl.evals.relative_correctness import (
     rank_groups,
     summarise,
 )
-from maskrl.evals.results import to_json
 from maskrl.types import Stream
 
 STREAM = Stream(5)

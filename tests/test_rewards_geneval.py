@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals.geneval import judge_image
+from maskrl.evaluations.geneval import judge_image
 from maskrl.recipe import read_recipe
 from maskrl.rewards.geneval import GenEval
 from maskrl.shapes.captions import Caption, Clause

@@ -26,7 +26,8 @@ def world(toy_recipe, tmp_path):
     (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
     text = toy_recipe.read_text().replace(str(TOY), "toy_run.py").replace("updates = 2", "updates = 4")
     toy_recipe.write_text(
-        text + '[eval]\nprompts = "geneval.jsonl"\ndetector = "toy_run.py:Tiles"\nimages_per_prompt = 1\n'
+        text
+        + '[eval.geneval]\nprompts = "geneval.jsonl"\ndetector = "toy_run.py:Tiles"\nimages_per_prompt = 1\n'
     )
     return toy_recipe
 
@@ -183,10 +184,7 @@ def test_one_run_has_one_owner(cli, world):
 
 def test_starts_in_one_second_have_folders_of_their_own(cli, world, monkeypatch):
     monkeypatch.chdir(world.parent)
-    runs = [
-        cli("train", "--recipe", world, "--set=training.updates=0", "--set=eval.prompts=").out
-        for _ in range(3)
-    ]
+    runs = [cli("train", "--recipe", world, "--set=training.updates=0", "--set=eval=").out for _ in range(3)]
     folders = {out.splitlines()[-1].removeprefix("run: ") for out in runs}
     assert len(folders) == 3
     assert all(Path(folder, "recipe.toml").is_file() for folder in folders)

@@ -73,9 +73,9 @@ def refusal(path, content):
         ("lora.rnk", "1", "lora.rnk: unknown key; did you mean 'rank'?"),
         ("filter.warmup", "1.5", "filter.warmup: input should be a valid integer, not 1.5"),
         (
-            "eval.images_per_prompt",
+            "eval.geneval.images_per_prompt",
             str(10**12),
-            "eval.images_per_prompt: 1,000,000,000,000 is more than 10,000",
+            "eval.geneval.images_per_prompt: 1,000,000,000,000 is more than 10,000",
         ),
         ("prompts.train", "''", "prompts.train: there is no file '' beside the recipe"),
         ("prompts.train", "'/'", "prompts.train: '/' is no file of prompts"),

@@ -10,11 +10,13 @@ from rich.table import Table
 from toy_run import geneval_prompts
 
 from maskrl.cli.eval import _apart
-from maskrl.cli.relative_correctness import _print
-from maskrl.evals.comparison import published
-from maskrl.evals.relative_correctness import Margin, Mean, Ranking, RelativeCorrectness, Row
-from maskrl.evals.results import Number, Result
+from maskrl.cli.eval_images import print_report
+from maskrl.evals.results import Report, Result
+from maskrl.evaluations.caption_margins import CaptionMargins, CaptionRow, Margin, Mean, Ranking
+from maskrl.evaluations.geneval import GenEval
+from maskrl.evaluations.relative_correctness import RelativeCorrectness
 from maskrl.geneval.official_prompts import OFFICIAL_IMAGES, GenEvalPrompts, are_official, label
+from maskrl.interfaces import Number
 from maskrl.training.tables import plain_console, print_table
 
 TOY = Path(__file__).with_name("toy_run.py")
@@ -45,7 +47,7 @@ def test_numbers_are_never_cut_and_nothing_is_markup(capsys, monkeypatch):
 def test_a_comparison_survives_a_pipe_of_forty_columns(toy_recipe, tmp_path, cli, name):
     (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
     evaluation = f'prompts = "geneval.jsonl"\ndetector = "{TOY}:Tiles"\nimages_per_prompt = 1\n'
-    toy_recipe.write_text(f"{toy_recipe.read_text()}[eval]\n{evaluation}")
+    toy_recipe.write_text(f"{toy_recipe.read_text()}[eval.geneval]\n{evaluation}")
     folders = [tmp_path / side / name / "results" for side in ("first", "second")]
     for folder in folders:
         result = cli("eval", "geneval", "--recipe", toy_recipe, "--out", folder)
@@ -72,7 +74,7 @@ def test_a_comparison_survives_a_pipe_of_forty_columns(toy_recipe, tmp_path, cli
     [
         ("/a/b/base/geneval", "/a/b/mine/geneval", ("base/geneval", "mine/geneval")),
         ("base/geneval", "mine/summary.json", ("base/geneval", "mine/summary.json")),
-        ("runs/a/eval/before", "runs/a/eval/after", ("before", "after")),
+        ("runs/a/eval/geneval/before", "runs/a/eval/geneval/after", ("before", "after")),
         ("same", "same", ("same", "same")),
     ],
 )
@@ -93,17 +95,20 @@ def test_the_name_of_geneval_needs_its_prompts_and_four_images_as_well():
 
 @pytest.mark.parametrize(("images", "rows"), [(OFFICIAL_IMAGES, 2), (100, 0)])
 def test_papers_stand_beside_the_official_number_of_images_alone(images, rows):
-    result = Result("geneval", "GenEval", {"overall": Number(0.5, 0.1)}, images, {}, {}, {})
-    assert len(published(result)) == rows
+    assert len(GenEval.published("GenEval", images)) == rows
+    assert not GenEval.published("GenEval-shapes", images)
 
 
 def test_sentences_with_numbers_are_lines_on_a_narrow_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "12")
     margin = Margin(0.5, 0.1, 0.25, 0.75, 0.9)
     mean = Mean(0.5, 0.1)
-    row = Row(mean, mean, mean, margin, margin, 0.5, 8, 2)
+    row = CaptionRow(mean, mean, mean, margin, margin, 0.5, 8, 2)
     ranking = Ranking(0.51234, 0.41234, 0.61234, 123456, 12)
-    _print(RelativeCorrectness({2: row}, row, row, row, ranking), "[red]mine[/]", 9)
+    asked = object.__new__(RelativeCorrectness)
+    asked._report = lambda rows: CaptionMargins({"2": row}, row, row, row, ranking)
+    result = Result("relative_correctness", "[red]mine[/]", {"over_half": Number(0.5, 0.1)}, 9, {}, {}, {})
+    print_report(asked, Report(result, ()), Path("out"))
     out = capsys.readouterr().out.splitlines()
-    assert "[red]mine[/], 8 right images of 9" in out[0]
+    assert "[red]mine[/], 9 images" in out[0]
     assert "right above wrong within a group: 0.512 [0.412, 0.612], 123456 pairs in 12 groups" in out

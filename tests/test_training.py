@@ -58,12 +58,12 @@ every = 2
 tensorboard = false
 samples_every = 2
 sample_prompts = ["red", "a long text that does not fit the width of a single tile of the sheet"]
-[eval]
+[eval.geneval]
 prompts = "geneval.jsonl"
 detector = "{TOY}:Tiles"
 images_per_prompt = 2
 every = 2
-prompts_per_task_during = 1
+subset = 1
 batch = 5
 """
 
@@ -143,7 +143,7 @@ def test_a_run_leaves_everything_in_its_folder(folder):
     assert list((run / "tensorboard").iterdir())
     assert result.picture == run / "samples" / "before_after.png"
     assert result.updates == 5
-    assert result.before.images == result.after.images == 24
+    assert result.before["geneval"].result.images == result.after["geneval"].result.images == 24
     row = next(row for row in read_rows(run) if row["kind"] == "update")
     wanted = (
         "reward_mean reward_std clip_fraction ratio_min ratio_max resample_rate floored_fraction entropy kl"
@@ -155,12 +155,11 @@ def test_a_run_leaves_everything_in_its_folder(folder):
 
 def test_training_raises_the_reward(folder):
     run = folder / "run"
-    overrides = ("training.updates=40", "eval.prompts=", "training.learning_rate=0.02", "grpo.group_size=8")
+    overrides = ("training.updates=40", "eval=", "training.learning_rate=0.02", "grpo.group_size=8")
     result = train(recipe_of(folder, *overrides), run, resume=False, display=False)
     rewards = [row["reward_mean"] for row in read_rows(run)]
     assert sum(rewards[-5:]) > sum(rewards[:5]) + 1
-    assert result.before is None
-    assert result.after is None
+    assert result.before == result.after == {}
 
 
 @pytest.mark.parametrize(("reward_call", "updates_made"), [(1, 0), (6, 3)])
@@ -199,7 +198,7 @@ def test_a_signal_during_an_evaluation_loses_nothing(folder, monkeypatch):
     whole, stopped = folder / "whole", folder / "stopped"
     every = "checkpoint.every=5"
     train(recipe_of(folder, every), whole, resume=False, display=False)
-    overrides = (every, f"eval.detector={TOY}:StoppingTiles")
+    overrides = (every, f"eval.geneval.detector={TOY}:StoppingTiles")
     with pytest.raises(SystemExit):
         train(recipe_of(folder, *overrides), stopped, resume=False, display=False)
     assert [path.name for path in listed(stopped / "checkpoints")] == ["update_00002"]
@@ -214,8 +213,8 @@ def test_resuming_a_finished_run_changes_nothing(folder):
     second = train(recipe_of(folder), run, resume=True, display=False)
     assert comparable(run) == rows
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in weights(run).items())
-    assert second.before.records == first.before.records
-    assert second.after.records == first.after.records
+    assert second.before["geneval"].rows == first.before["geneval"].rows
+    assert second.after["geneval"].rows == first.after["geneval"].rows
 
 
 def test_a_damaged_checkpoint_is_one_line_and_names_the_older_one(folder):
@@ -238,7 +237,7 @@ def test_micro_batches_change_nothing(folder):
             f"training.rollout_batch={rollout}",
             f"training.reward_batch={reward}",
         )
-        double = ("generator.double=true", "eval.prompts=", "training.updates=3")
+        double = ("generator.double=true", "eval=", "training.updates=3")
         train(recipe_of(folder, *sizes, *double), folder / name, resume=False, display=False)
         rows.append([numbers(row) for row in comparable(folder / name)])
     assert len(rows[0]) == 3
@@ -267,7 +266,7 @@ def test_more_steps_than_tokens_is_refused_before_any_work(folder):
     with pytest.raises(RecipeError, match="num_steps = 7"):
         train(recipe_of(folder, "grpo.num_steps=7"), run, resume=False, display=False)
     with pytest.raises(RecipeError, match="num_steps = 9"):
-        train(recipe_of(folder, "eval.num_steps=9"), run, resume=False, display=False)
+        train(recipe_of(folder, "eval.geneval.num_steps=9"), run, resume=False, display=False)
     assert not run.exists()
 
 
@@ -280,7 +279,7 @@ def test_the_time_budget_counts_over_resumes(folder):
 
 
 def test_the_reference_of_the_kl_term_survives_a_resume(folder, monkeypatch):
-    beta = ("grpo.kl_coef=0.5", "eval.prompts=")
+    beta = ("grpo.kl_coef=0.5", "eval=")
     train(recipe_of(folder, *beta), folder / "whole", resume=False, display=False)
     stop = (*beta, "reward.after=4", "reward.then=SIGTERM")
     with pytest.raises(SystemExit):
@@ -292,7 +291,7 @@ def test_the_reference_of_the_kl_term_survives_a_resume(folder, monkeypatch):
 
 def test_the_saved_generator_is_the_trained_one(folder):
     run = folder / "run"
-    train(recipe_of(folder, "eval.prompts="), run, resume=False, display=False)
+    train(recipe_of(folder, "eval="), run, resume=False, display=False)
     saved = listed(run / "checkpoints")[-1]
     loaded = ToyGenerator(ToyGenerator.Config(checkpoint=str(saved / "generator")))
     for name, parameter in loaded.module.named_parameters():
@@ -301,10 +300,10 @@ def test_the_saved_generator_is_the_trained_one(folder):
 
 def test_bf16_keeps_fp32_weights(folder):
     run = folder / "run"
-    train(recipe_of(folder, "training.dtype=bf16", "eval.prompts="), run, resume=False, display=False)
+    train(recipe_of(folder, "training.dtype=bf16", "eval="), run, resume=False, display=False)
     assert {tensor.dtype for tensor in weights(run).values()} == {torch.float32}
     full = folder / "full"
-    train(recipe_of(folder, "eval.prompts="), full, resume=False, display=False)
+    train(recipe_of(folder, "eval="), full, resume=False, display=False)
     assert comparable(run) != comparable(full)
 
 
@@ -356,7 +355,7 @@ def test_numbers_for_people():
 
 def test_what_takes_a_while_is_said_before_it_begins(toy_recipe, tmp_path, cli):
     (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
-    changes = [f"eval.prompts={tmp_path}/geneval.jsonl", f"eval.detector={TOY}:Tiles"]
+    changes = [f"eval.geneval.prompts={tmp_path}/geneval.jsonl", f"eval.geneval.detector={TOY}:Tiles"]
     result = cli("train", "--recipe", toy_recipe, "--run", tmp_path / "run", *(f"--set={c}" for c in changes))
     lines = result.out.splitlines()
     said = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskrl.component import ComponentConfig, open_path
-from maskrl.evals.geneval import judge_image
+from maskrl.evaluations.geneval import judge_image
 from maskrl.generators.showo.generator import Showo
 from maskrl.geneval.metadata import TASKS
 from maskrl.geneval.scoring import select

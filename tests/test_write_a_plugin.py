@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PAGE = (Path(__file__).parents[1] / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
-CODE, CONTRACT = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+CODE, CONTRACT, EVALUATION = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 REWARD, PACKAGE = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
@@ -54,3 +54,23 @@ def test_the_file_and_the_package_keep_the_contract(cli, folder, install, monkey
     result = cli("plugins", "check", offer, "brightness.py:Brightness")
     assert result.code == 0
     assert result.out.count("keeps its contract") == 2
+
+
+def test_the_evaluation_of_the_page_is_a_command_and_a_section(cli, toy_recipe, folder, monkeypatch):
+    (folder / "lightness.py").write_text(EVALUATION, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    checked = cli("plugins", "check", "lightness.py:Lightness")
+    assert (checked.code, checked.out.count("keeps its contract")) == (0, 1), checked.out
+    section = '[eval.lightness]\nname = "lightness.py:Lightness"\nimages_per_prompt = 1\n'
+    toy_recipe.write_text(toy_recipe.read_text() + section)
+    assert cli("train", "--recipe", toy_recipe, "--run", folder / "run").code == 0
+    evaluated = cli(
+        "eval", "lightness.py:Lightness", "--run", folder / "run", "--out", folder / "out", "--tolerance", 0.3
+    )
+    assert evaluated.code == 0, evaluated.err
+    assert "Lightness (within 0.3), 6 images" in evaluated.out
+    again = cli(
+        "eval", "lightness.py:Lightness", "--images", folder / "out/images", "--out", folder / "again"
+    )
+    assert again.code == 0, again.err
+    assert "Lightness (within 0.5), 6 images" in again.out

@@ -35,6 +35,8 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(check.app, name="check")
 
+_LESS_MEMORY = "take fewer images at a time (--set eval.NAME.batch=8 of an evaluation), or --device cpu"
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -73,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if error.filename is None or error.strerror is None:
             raise
         typer.echo(f"maskrl: {str(error.filename)!r}: {error.strerror}", err=True)
+        sys.exit(TrainingError.exit_code)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; it need not have been imported
+            raise
+        reason = str(error).partition(". ")[0]
+        typer.echo(f"maskrl: the device is out of memory ({reason}); {_LESS_MEMORY}", err=True)
         sys.exit(TrainingError.exit_code)
     finally:
         sys.stdout.flush()

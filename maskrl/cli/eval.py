@@ -1,222 +1,84 @@
-"""``maskrl eval``."""
+"""``maskrl eval``: a command for every installed evaluation, and what compares results."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import ast
+import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from maskrl.cli.fid import fid, fid_statistics
-from maskrl.cli.relative_correctness import relative_correctness
-from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, open_source, override
-from maskrl.cli.subject import (
-    AnotherRewardOption,
-    GuidanceOption,
-    ImagesOption,
-    ImagesPerPromptOption,
-    OutOption,
-    Place,
-    PromptsOption,
-    RewardOption,
-    StepsOption,
-    build_reward,
-    open_subject,
-    painting,
-    print_result,
-    refuse_ignored,
-    results_folder,
-    show_progress,
+from maskrl import registry
+from maskrl.cli.eval_command import command_of, refuse_old
+from maskrl.cli.fid_statistics import fid_statistics
+
+
+class Evaluations(TyperGroup):
+    """The commands of this group: those below, and one for every installed evaluation.
+
+    None is imported before it is used: ``maskrl eval --help`` reads what each is about from its source.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Name the commands."""
+        return [*offers(), *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        """Return a command: ``NAME``, ``PACKAGE/NAME`` or ``my_file.py:MyEvaluation`` of an evaluation."""
+        own = super().get_command(ctx, name)
+        if own is not None or not (name in offers() or "/" in name or registry.is_local(name)):
+            return own
+        return _forwarding(name)
+
+
+def offers() -> dict[str, registry.Offer]:
+    """Return the installed evaluations by name."""
+    return {
+        offer.name: offer
+        for offer in registry.installed()
+        if (offer.kind, offer.interface) == ("evaluations", registry.INTERFACE_VERSION)
+    }
+
+
+def _forwarding(name: str) -> Any:
+    """Make a command that is made of the evaluation's class once it is called."""
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+    @made.command(name=name, help=summary(offers().get(name)), context_settings=everything)
+    def forward(ctx: typer.Context) -> None:
+        refuse_old(name, ctx.args)
+        real = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        real.command(name=name)(command_of(name))
+        command = typer.main.get_command(real)
+        with command.make_context(name, list(ctx.args), parent=ctx.parent) as inner:
+            command.invoke(inner)
+
+    return typer.main.get_command(made)
+
+
+def summary(offer: registry.Offer | None) -> str:
+    """Return the first paragraph of an evaluation's docstring, without importing it; nothing if it cannot be read."""
+    if offer is None:
+        return ""
+    module, _, name = offer.target.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+        source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+        classes = [
+            node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name
+        ]
+        text = ast.get_docstring(classes[0]) if classes else None
+    except (Exception, SystemExit):  # a broken package must not take the list with it
+        return ""
+    return " ".join((text or "").partition("\n\n")[0].split())
+
+
+app = typer.Typer(
+    cls=Evaluations, no_args_is_help=True, help="Measure a generator, or images that are there."
 )
-from maskrl.errors import RecipeError
-
-if TYPE_CHECKING:
-    from maskrl.evals.results import Number
-    from maskrl.interfaces import RewardModel
-    from maskrl.recipe import Recipe
-    from maskrl.runtime.placement import Placement
-    from maskrl.types import Prompt
-
-app = typer.Typer(no_args_is_help=True, help="Measure a generator, or images that are there.")
-
-
-@app.command()
-def geneval(
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    checkpoint: CheckpointOption = None,
-    overrides: SetOption = None,
-    detector: Annotated[
-        str | None, typer.Option(help="The detector's name; its settings: --set eval.detector.KEY=VALUE.")
-    ] = None,
-    prompts: PromptsOption = None,
-    images_per_prompt: ImagesPerPromptOption = None,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    out: OutOption = None,
-    images: ImagesOption = None,
-) -> None:
-    """Score by GenEval's rules; prompts, noise, steps and guidance are those of a run's own evaluation."""
-    from maskrl.evals.geneval import as_result, check, evaluate_folder, write_report
-    from maskrl.evals.journal import close
-
-    refuse_ignored(
-        images,
-        run=run,
-        checkpoint=checkpoint,
-        prompts=prompts,
-        images_per_prompt=images_per_prompt,
-        steps=steps,
-        guidance=guidance,
-    )
-    settings = [
-        *override("eval.detector", detector),
-        *painting(prompts, images_per_prompt, steps, guidance, overrides),
-    ]
-    chosen = open_source(recipe, run, checkpoint, settings, ("generators", "detectors"))
-    judge = chosen.eval.build_detector()
-
-    def ready(placement: Placement, asked: Sequence[Prompt]) -> None:
-        placement.place_judge(judge)
-        check(asked, judge)
-
-    folder = results_folder(out, run, images)
-    with open_subject(chosen, folder, images, "geneval", ready=ready) as subject:
-        with show_progress(subject.placement, "judging") as show:
-            report = evaluate_folder(
-                subject.images,
-                judge,
-                subject.out,
-                batch=16,
-                process=subject.placement,
-                progress=show,
-            )
-        if subject.placement.is_main:
-            write_report(report, subject.out, subject.provenance)
-            close(subject.out)
-            print_result(as_result(report, subject.provenance), subject.out)
-
-
-@app.command("clip_score")
-def clip_score(
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    checkpoint: CheckpointOption = None,
-    overrides: SetOption = None,
-    model: Annotated[str, typer.Option(help="An open_clip architecture, or a folder.")] = "ViT-L-14",
-    pretrained: Annotated[str | None, typer.Option(help="An open_clip tag, or a weights file.")] = "openai",
-    prompts: PromptsOption = None,
-    images_per_prompt: ImagesPerPromptOption = None,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    out: OutOption = None,
-    images: ImagesOption = None,
-) -> None:
-    """Average 100 x cosine between images and their prompts; the CLIP is named beside the number."""
-    from maskrl.component import build
-
-    refuse_ignored(
-        images,
-        run=run,
-        checkpoint=checkpoint,
-        prompts=prompts,
-        images_per_prompt=images_per_prompt,
-        steps=steps,
-        guidance=guidance,
-        recipe=recipe,
-    )
-    settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
-    section = {"name": "clip", "model": model, "pretrained": pretrained}
-    name = _folder_name(model) or f"{model} {pretrained}"
-    reward: Any = build("rewards", section, Path())
-    chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
-    _score(
-        chosen,
-        "clip_score",
-        f"CLIP score, 100 x cosine ({name})",
-        reward,
-        results_folder(out, run, images),
-        images,
-    )
-
-
-@app.command("image_reward")
-def image_reward(
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    checkpoint: CheckpointOption = None,
-    overrides: SetOption = None,
-    reward: RewardOption = None,
-    prompts: PromptsOption = None,
-    images_per_prompt: ImagesPerPromptOption = None,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    out: OutOption = None,
-    images: ImagesOption = None,
-) -> None:
-    """Average ImageReward over the images; weights that are not the published ones are named beside the number."""
-    from maskrl.rewards.image_reward_checkpoint import PUBLISHED
-
-    refuse_ignored(
-        images,
-        run=run,
-        checkpoint=checkpoint,
-        prompts=prompts,
-        images_per_prompt=images_per_prompt,
-        steps=steps,
-        guidance=guidance,
-        recipe=recipe,
-    )
-    if any(setting.partition("=")[0].strip() == "name" for setting in reward or ()):
-        raise RecipeError("--reward name=...: this command scores with ImageReward; leave the name out")
-    judge: Any = build_reward(["name=image_reward", *(reward or ())])
-    weights = judge.config.weights
-    other = f"ImageReward-other ({_folder_name(weights) or weights})"
-    label = "ImageReward" if weights == PUBLISHED else other
-    settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
-    chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
-    _score(chosen, "image_reward", label, judge, results_folder(out, run, images), images)
-
-
-@app.command("reward")
-def mean_reward(
-    recipe: RecipeOption = None,
-    run: RunOption = None,
-    checkpoint: CheckpointOption = None,
-    overrides: SetOption = None,
-    reward: AnotherRewardOption = None,
-    prompts: PromptsOption = None,
-    images_per_prompt: ImagesPerPromptOption = None,
-    steps: StepsOption = None,
-    guidance: GuidanceOption = None,
-    out: OutOption = None,
-    images: ImagesOption = None,
-) -> None:
-    """Average any reward over the images: the recipe's own, or another."""
-    refuse_ignored(
-        images,
-        run=run,
-        checkpoint=checkpoint,
-        prompts=prompts,
-        images_per_prompt=images_per_prompt,
-        steps=steps,
-        guidance=guidance,
-        recipe=recipe if reward else None,  # else it says which reward
-    )
-    settings = painting(prompts, images_per_prompt, steps, guidance, overrides)
-    judge = build_reward(reward) if reward else None
-    kinds = ("generators",) if judge else ("generators", "rewards")
-    chosen = open_source(recipe, run, checkpoint, settings, kinds)
-    judge = judge or chosen.reward.build()
-    _score(
-        chosen, "reward", f"Reward {type(judge).__name__}", judge, results_folder(out, run, images), images
-    )
-
-
-app.command("relative_correctness")(relative_correctness)
-app.command()(fid)
 app.command("fid_statistics")(fid_statistics)
 
 
@@ -228,23 +90,28 @@ def compare(
     """Print the difference of two results with its uncertainty, and papers' rows beside it."""
     from rich.table import Table
 
-    from maskrl.evals.comparison import compare_files, published
+    from maskrl.evals.comparison import compare_files
+    from maskrl.training.display import written
     from maskrl.training.tables import print_table
 
-    before, _, lines = compare_files(first, second)
-    papers = published(before)
+    found = compare_files(first, second)
     table = Table()
-    for heading in (before.label, *_apart(first, second), "difference", *(paper.name for paper in papers)):
-        table.add_column(heading, justify="left" if heading == before.label else "right")
-    for line in lines:
-        values = (_number(line.first), _number(line.second), _number(line.difference, sign=True))
-        reported = (
-            f"{paper.numbers[line.name]:.2f}" if line.name in paper.numbers else "" for paper in papers
-        )
+    headings = (found.first.label, *_apart(first, second), "difference", *(p.name for p in found.published))
+    for column, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if column else "left")
+    for line in found.lines:
+        values = (written(line.first), written(line.second), written(line.difference, sign=True))
+        reported = (f"{p.numbers[line.name]:.2f}" if line.name in p.numbers else "" for p in found.published)
         table.add_row(line.name, *values, *reported)
     print_table(table)
-    if papers:
+    if found.published:
         typer.echo("the papers' rows: other images, and where they were not measured alike, not comparable")
+    if not found.is_known:
+        typer.echo(
+            f"the evaluation {found.first.evaluation!r} is not installed here, so prompts are not paired: the"
+            " differences' errors are those of independent results",
+            err=True,
+        )
 
 
 def _apart(first: Path, second: Path) -> tuple[str, str]:
@@ -254,41 +121,3 @@ def _apart(first: Path, second: Path) -> tuple[str, str]:
     if same is None:
         return str(first), str(second)
     return str(Path(*ours[same:])), str(Path(*theirs[same:]))
-
-
-def _score(
-    recipe: Recipe, name: str, label: str, reward: RewardModel, out: Place, images: Path | None
-) -> None:
-    from maskrl.evals.scores import score_images
-
-    def ready(placement: Placement, asked: Sequence[Prompt]) -> None:
-        placement.place_judge(reward)
-
-    with open_subject(recipe, out, images, name, ready=ready) as subject:
-        with show_progress(subject.placement, "judging") as show:
-            result = score_images(
-                name,
-                label,
-                subject.images,
-                reward,
-                subject.out,
-                subject.provenance,
-                batch=recipe.eval.batch,
-                process=subject.placement,
-                progress=show,
-            )
-        if subject.placement.is_main:
-            print_result(result, subject.out)
-
-
-def _folder_name(source: str) -> str | None:
-    """Return the name of a folder, ``package:...`` too; None for what is no folder: a tag, a hub id."""
-    from maskrl.component import open_path
-
-    folder = Path(open_path(source))
-    return folder.resolve().name if folder.is_dir() else None
-
-
-def _number(number: Number, sign: bool = False) -> str:
-    mean = f"{number.mean:+.3f}" if sign else f"{number.mean:.3f}"
-    return mean if math.isnan(number.se) else f"{mean} ± {number.se:.3f}"

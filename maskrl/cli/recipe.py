@@ -34,10 +34,11 @@ def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     Imports what the recipe names, also NAME.py:CLASS: look at a stranger's with `maskrl recipe show` first.
     """
     from maskrl.recipe import read_recipe
-    from maskrl.runtime.prompts import load_prompts, training_prompts
+    from maskrl.runtime.prompts import training_prompts
+    from maskrl.training.evaluating import prompts_of
 
     found = read_recipe(recipe, overrides or ())
     prompts = training_prompts(found.prompts)
-    if found.eval.prompts is not None:
-        load_prompts(found.eval.prompts)
+    for label, section in found.eval.items():
+        prompts_of(label, section)
     typer.echo(f"{recipe}: fine ({len(prompts)} prompts, digest {found.digest()})")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskrl.cli.eval_command import GuidanceOption
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, build_painter, open_source, override
-from maskrl.cli.subject import GuidanceOption
+from maskrl.errors import RecipeError
+
+if TYPE_CHECKING:
+    from maskrl.recipe import Recipe
 
 COLUMNS = 4
 
@@ -28,14 +32,17 @@ def sample(
     import torch
 
     from maskrl.evals.generate import generate
+    from maskrl.sections import EvalConfig
     from maskrl.training.sheet import save_sheet
     from maskrl.types import Prompt, Stream
 
     if not text.strip():
         raise typer.BadParameter("the text is empty", param_hint="TEXT")
-    settings = [*override("sampling.guidance_eval", guidance), *override("eval.num_steps", steps)]
+    if not out.name or out.is_dir():
+        raise RecipeError(f"--out {str(out)!r} is a folder: name the picture, {str(out / 'grid.png')!r}")
+    settings = override("sampling.guidance_eval", guidance)
     chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
-    painter = build_painter(chosen)
+    painter = build_painter(chosen, steps or _steps(chosen))
     painted = generate(
         painter.generator,
         [Prompt(text)] * num,
@@ -43,9 +50,14 @@ def sample(
         painter.num_steps,
         painter.sampling,
         painter.sampling.guidance_eval,
-        chosen.eval.batch,
+        EvalConfig().batch,
     )
     images = torch.cat([batch for _, batch in painted])
     columns = min(num, COLUMNS)
     save_sheet(out, [""] * columns, images.split(columns))
     typer.echo(f"{num} images of {text!r}: {out}")
+
+
+def _steps(recipe: Recipe) -> int | None:
+    """Return the steps of the recipe's first evaluation, which are those of its pictures."""
+    return next((section.config.num_steps for section in recipe.eval.values()), None)

@@ -164,8 +164,12 @@ class Painter:
     num_steps: int
 
 
-def build_painter(recipe: Recipe) -> Painter:
+def build_painter(recipe: Recipe, num_steps: int | None = None) -> Painter:
     """Build the recipe's generator, and fill in the sampler's defaults.
+
+    Args:
+        recipe: what paints.
+        num_steps: T; None: as in training.
 
     Raises:
         RecipeError: its settings are wrong.
@@ -181,7 +185,7 @@ def build_painter(recipe: Recipe) -> Painter:
         adapt_as_trained(generator, recipe.lora, recipe.seed, recipe.adapters)
     for module in (generator.module, *generator.frozen):
         module.to(placement.device).eval()
-    num_steps = recipe.eval.num_steps or recipe.grpo.steps(generator.spec)
+    num_steps = num_steps or recipe.grpo.steps(generator.spec)
     if recipe.training.dtype == "bf16":
         generator = Autocast(generator)
     return Painter(placement, generator, resolve(recipe.sampling, generator.spec, generator), num_steps)

@@ -27,7 +27,7 @@ def train(
     if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo("loading PyTorch, the generator and the reward")
     from maskrl.recipe import locate_recipe, read_recipe
-    from maskrl.runtime.folder import RECIPE
+    from maskrl.runtime.folder import PLUGINS, RECIPE
     from maskrl.training.loop import train as run_training
 
     if resume and run is None:
@@ -35,9 +35,19 @@ def train(
     if recipe is None:
         if run is None or not resume:
             raise RecipeError("say what to train: --recipe R")
+        if not (run / RECIPE).is_file():
+            raise RecipeError(f"there is no run in {str(run)!r} to go on with: it holds no {RECIPE}")
         recipe = str(run / RECIPE)
     path = locate_recipe(recipe)
-    chosen = read_recipe(path, overrides or ())
+    try:
+        chosen = read_recipe(path, overrides or ())
+    except RecipeError as error:
+        if not resume or run is None or not (run / PLUGINS).is_dir():
+            raise
+        raise RecipeError(
+            f"{error}\nwhat was moved is found again by --set (--set reward.name=NEW/PLACE.py:NAME); copies of the"
+            f" run's files with code are in {str(run / PLUGINS)!r}"
+        ) from error
     result = run_training(chosen, run, resume, not quiet, name=path.stem)
     if result.is_main:
         typer.echo(f"run: {result.run}")

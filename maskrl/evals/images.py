@@ -1,4 +1,4 @@
-"""Images of prompts in a folder, in GenEval's official layout: painted once, also in spite of kills, and read often.
+"""Images of prompts in a folder, in GenEval's official layout, or all in one place, as other tools leave them.
 
 ::
 
@@ -10,10 +10,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,8 @@ from torch import Tensor
 from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
-from maskrl.evals.generate import paint_pairs
-from maskrl.evals.sameness import differing, unknown
-from maskrl.evals.together import Progress, dealt, on_main
-from maskrl.geneval.metadata import metadata_line
-from maskrl.grpo.config import Sampling
-from maskrl.grpo.processes import Process
-from maskrl.identity import identity
-from maskrl.interfaces import MaskedGenerator
-from maskrl.pixels import to_bytes
-from maskrl.runtime import lora
 from maskrl.runtime.prompts import prompts_digest
-from maskrl.types import Prompt, Stream
+from maskrl.types import Prompt
 
 SETTINGS = "settings.json"
 _OURS = {
@@ -44,7 +34,8 @@ _OURS = {
     "prompts_sha256": str,
     "images_per_prompt": int,
 }  # what tells our settings from others
-_PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")  # how a PNG begins and ends
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_MODES = ("RGB", "L")  # a grey photograph in colours is the same photograph
 # The official evaluator takes folders of any digits and skips what is called otherwise; we take JPEG files too.
 _FOLDER, _IMAGE = re.compile(r"[0-9]+"), re.compile(r"[0-9]+\.(png|jpe?g)", re.IGNORECASE)
 
@@ -55,15 +46,17 @@ class ImageFolder:
 
     Attributes:
         folder: where.
-        prompts: with the metadata that lies beside the images.
-        names: of each prompt's images, relative to ``folder``.
+        prompts: with the metadata that lies beside the images; none where it is not known which image is of which.
+        names: of each prompt's images, relative to ``folder``; in one list where prompts are not known.
         settings: how they were painted; None where another tool did.
+        made_of: the digest of the prompts, where no more is known of them; None if not even that is.
     """
 
     folder: Path
     prompts: Sequence[Prompt]
     names: Sequence[Sequence[str]]
     settings: Mapping[str, Any] | None
+    made_of: str | None = None
     _hashes: dict[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -77,10 +70,9 @@ class ImageFolder:
         return (self.settings or {}).get("generator")
 
     def pairs(self) -> list[tuple[Prompt, str]]:
-        """List every image with its prompt, in order."""
-        return [
-            (prompt, name) for prompt, names in zip(self.prompts, self.names, strict=True) for name in names
-        ]
+        """List every image with its prompt, in order; with an empty one where prompts are not known."""
+        prompts = self.prompts or [Prompt("")] * len(self.names)
+        return [(prompt, name) for prompt, names in zip(prompts, self.names, strict=True) for name in names]
 
     def only(self, wanted: Callable[[Prompt], bool]) -> ImageFolder:
         """Leave out the prompts that are not wanted, and their images.
@@ -98,6 +90,8 @@ class ImageFolder:
 
         The generator is not among it: it is what is compared.
         """
+        if not self.prompts:
+            return {"prompts_sha256": self.made_of}
         painted = {key: value for key, value in (self.settings or {}).items() if key != "generator"}
         return {
             **painted,
@@ -119,168 +113,39 @@ class ImageFolder:
         """Return what tells these images from others of the same prompts: what they hold; ``folder`` is for people."""
         return {"folder": str(self.folder.resolve()), results.CONTENTS: digest_of(self.hashes())}
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, turned: bool = True) -> Tensor:
         """Read one image: Float [3, H, W] in [0, 1].
 
+        Args:
+            name: of the image.
+            turned: whether it is turned as it is to be shown, which EXIF data say.
+
         Raises:
-            TrainingError: it is damaged, or not RGB.
+            TrainingError: it is damaged, or has other channels than red, green and blue, or grey.
         """
         path = self.folder / name
         try:
             with Image.open(path) as image:
-                if image.mode != "RGB":
+                if image.mode not in _MODES:
                     raise TrainingError(
-                        f"{str(path)!r} is {image.mode}, not RGB: convert it, all like it alike"
+                        f"{str(path)!r} is {image.mode}, neither RGB nor grey: convert it, all like it alike"
                     )
-                pixels = np.asarray(
-                    ImageOps.exif_transpose(image)
-                )  # turned as it is to be shown, as officially
+                pixels = np.asarray((ImageOps.exif_transpose(image) if turned else image).convert("RGB"))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise TrainingError(
                 f"{str(path)!r} is too large to be read safely: {error}; reduce it"
             ) from error
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut PNG is any of these
+        except (OSError, UnidentifiedImageError, SyntaxError) as error:  # a cut file is any of these
             instead = (
                 "put a whole one in its place" if self.settings is None else "delete it and paint it again"
             )
-            raise TrainingError(f"{str(path)!r} is no whole PNG: {instead}") from error
+            raise TrainingError(f"{str(path)!r} is no whole image: {instead}") from error
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
 def digest_of(hashes: Mapping[str, str]) -> str:
     """Return one sha256 of many files: of their names and theirs."""
     return files.sha256_text("".join(f"{name} {digest}\n" for name, digest in hashes.items()))
-
-
-def _is_whole(path: Path) -> bool:
-    """Tell whether a PNG is there from its beginning to its end; one that a full disk cut short is painted again."""
-    try:
-        with path.open("rb") as file:
-            first = file.read(len(_PNG[0]))
-            file.seek(-min(len(_PNG[1]), path.stat().st_size), os.SEEK_END)
-            return (first, file.read()) == _PNG
-    except OSError:
-        return False
-
-
-def image_name(prompt: int, image: int) -> str:
-    """Return where the official layout keeps an image, relative to its folder."""
-    return f"{prompt:05d}/samples/{image:05d}.png"
-
-
-def write_image(path: Path, pixels: Tensor) -> None:
-    """Write Float [3, H, W] in [0, 1] as a PNG, whole or not at all.
-
-    Raises:
-        TrainingError: the place cannot be written.
-    """
-    with files.whole(path) as unfinished:
-        Image.fromarray(to_bytes(pixels)).save(unfinished, format="PNG")
-
-
-def write_prompt(folder: Path, index: int, prompt: Prompt) -> None:
-    """Write what lies beside a prompt's images."""
-    files.write_text(folder / f"{index:05d}" / "metadata.jsonl", metadata_line(prompt) + "\n")
-
-
-def painted_settings(
-    generator: MaskedGenerator,
-    prompts: Sequence[Prompt],
-    images_per_prompt: int,
-    num_steps: int,
-    sampling: Sampling,
-    stream: Stream,
-) -> dict[str, Any]:
-    """Return all that decides what images look like."""
-    adapters = lora.digest(generator.module)
-    return {
-        "generator": identity(generator.unwrapped())
-        | ({} if adapters is None else {"adapters_sha256": adapters}),
-        "precision": generator.precision,
-        "prompts_sha256": prompts_digest(prompts),
-        "images_per_prompt": images_per_prompt,
-        "num_steps": num_steps,
-        "guidance": sampling.guidance_eval,
-        "schedule": sampling.schedule,
-        "temperature_rule": sampling.temperature_rule,
-        "tau_init": sampling.tau_init,
-        "value_temperature_rule": sampling.value_temperature_rule,
-        "value_temperature": sampling.value_temperature,
-        "score": sampling.score,
-        "position_policy": sampling.position_policy,
-        "guidance_rule": sampling.guidance_rule,
-        "seed": stream.seed,
-        "stream": list(stream.path),
-    }
-
-
-def paint_folder(
-    folder: Path,
-    generator: MaskedGenerator,
-    prompts: Sequence[Prompt],
-    *,
-    sampling: Sampling,
-    num_steps: int,
-    images_per_prompt: int,
-    stream: Stream,
-    batch: int,
-    process: Process,
-    progress: Progress,
-) -> None:
-    """Paint what is missing in a folder; image i of prompt p always comes from ``stream.child("eval", p, i)``.
-
-    Args:
-        folder: new, or of the same settings: then it is gone on with.
-        generator: what paints.
-        prompts: in the order of their folders.
-        sampling: schedule, temperatures, guidance (of the evaluation).
-        num_steps: T, unmasking steps.
-        images_per_prompt: how many of each.
-        stream: the randomness.
-        batch: images per rollout; memory and speed only.
-        process: this one; the missing images are dealt out among all.
-        progress: called with the images done and their total, as often on every process.
-
-    Raises:
-        RecipeError: the folder holds something else, or images of other settings.
-        TrainingError: it cannot be written.
-    """
-    settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
-    on_main(process, lambda: _claim(folder, settings))
-    every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
-    missing = [(p, i) for p, i in every if not _is_whole(folder / image_name(p, i))]
-    process.wait()  # nobody paints before everybody has looked
-    for pairs in dealt(missing, len(every), batch, process, progress):
-        images = paint_pairs(generator, prompts, pairs, stream, num_steps, sampling)
-        for (p, i), image in zip(pairs, images, strict=True):
-            write_prompt(folder, p, prompts[p])
-            write_image(folder / image_name(p, i), image)
-    process.wait()  # all is there before anybody reads it
-
-
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a new folder, or check that they are those of the one that is there."""
-    files.clear_leftovers(folder)
-    saved = read_settings(folder)
-    if saved is None:
-        if not files.is_empty(folder):
-            raise RecipeError(
-                f"{str(folder)!r} holds something else than images of this evaluation; choose another --out, or"
-                " score it with --images"
-            )
-        files.write_text(folder / SETTINGS, results.to_json(settings))
-        return
-    different = differing(settings, saved)
-    if different:
-        raise RecipeError(
-            f"{str(folder)!r} holds images of other settings: they differ in {', '.join(different)}; choose"
-            " another --out, or judge them with --images"
-        )
-    if unsure := unknown(settings, saved):
-        raise RecipeError(
-            f"the images in {str(folder)!r} are from before weights were told by their contents, so nobody can say"
-            f" whether these would paint them ({', '.join(unsure)}); choose another --out, or judge them with --images"
-        )
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -320,19 +185,49 @@ def open_folder(folder: Path) -> ImageFolder:
     )
     if not places:
         raise RecipeError(f"{str(folder)!r} holds no images in GenEval's layout: 00000/samples/00000.png")
+    _check_no_hole(folder, places)
     prompts = [_read_prompt(place / "metadata.jsonl") for place in places]
     names = [[f"{place.name}/samples/{name}" for name in _images(place / "samples")] for place in places]
     most = max(map(len, names))
     if most == 0:
-        raise RecipeError(f"{str(folder)!r} holds prompts and no images: 00000/samples/00000.png is missing")
+        raise RecipeError(
+            f"{str(folder)!r} holds prompts and no images: {places[0].name}/samples/00000.png is missing"
+            f"{_not_counted(places[0])}"
+        )
+    fullest = places[[len(found) for found in names].index(most)]
     for place, found in zip(places, names, strict=True):
         if len(found) < most:
             raise RecipeError(
-                f"{str(place)!r} has {len(found)} images and others have {most}: paint what is missing"
+                f"{str(place)!r} has {len(found)} images and {fullest.name!r} has {most}: paint what is missing"
+                f"{_not_counted(place)}, or take out what is too much"
             )
     images = ImageFolder(folder, prompts, names, read_settings(folder))
     _check_whole(images)
     return images
+
+
+def _check_no_hole(folder: Path, places: Sequence[Path]) -> None:
+    """Refuse folders whose numbers leave one out: a mean of what is left would be another number."""
+    numbers = sorted({int(place.name) for place in places})
+    for before, after in pairwise(numbers):
+        if after != before + 1:
+            raise RecipeError(
+                f"{str(folder)!r} has prompts {before} and {after} and none in between: put back what is missing, or"
+                " give the folders numbers without a hole to judge what is there"
+            )
+
+
+def _not_counted(place: Path) -> str:
+    """Name a file beside a prompt's images that is none by its name."""
+    samples = place / "samples"
+    counted = _images(samples)
+    others = (
+        sorted(path.name for path in samples.iterdir() if path.name not in counted)
+        if samples.is_dir()
+        else []
+    )
+    shown = [name for name in others if Path(name).suffix.lower() in _PICTURES]
+    return f" ({shown[0]!r} is not counted: images are NUMBER.png or NUMBER.jpg)" if shown else ""
 
 
 def _check_whole(images: ImageFolder) -> None:
@@ -349,7 +244,7 @@ def _check_whole(images: ImageFolder) -> None:
 
 def _read_prompt(path: Path) -> Prompt:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
         text = record.pop("prompt")
         if not isinstance(text, str):
             raise TypeError("the prompt is no text")

@@ -18,9 +18,9 @@ from maskrl.evals.images import ImageFolder
 from maskrl.evals.sameness import differing
 from maskrl.evals.together import Progress, dealt, on_main, together
 from maskrl.grpo.processes import Process
+from maskrl.interfaces import Row
 from maskrl.types import Prompt
 
-Row = Mapping[str, Any]
 Judge = Callable[[Sequence[Tensor], Sequence[Prompt], Sequence[str]], Sequence[Row]]
 JOURNAL = "unfinished"
 _DIGITS = 16  # of a row's sha256, which stands behind it
@@ -32,17 +32,19 @@ def judge_images(
     settings: Mapping[str, Any],
     out: Path,
     *,
+    turned: bool,
     batch: int,
     process: Process,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Judge every image of a folder once, dealt out among the processes; go on where a killed evaluation stopped.
+    """Judge every image of a folder once, dealt out among the processes; resume what a killed evaluation left.
 
     Args:
         images: what is judged.
         judge: images Float [3, H, W], prompts and names -> a row each, which JSON can hold.
         settings: of the evaluation.
         out: where rows wait until all are there.
+        turned: whether images are turned as their EXIF data say.
         batch: images per call; memory and speed only.
         process: this one; every process returns all rows.
         progress: called with the images done and their total, as often on every process.
@@ -71,7 +73,7 @@ def judge_images(
 
         def judge_chunk(chunk: Sequence[tuple[Prompt, str]] = chunk) -> None:
             prompts, names = zip(*chunk, strict=True)
-            rows = judge([images.read(name) for name in names], prompts, names)
+            rows = judge([images.read(name, turned) for name in names], prompts, names)
             _append(own, [(name, hashes[name]) for name in names], rows)
 
         together(process, judge_chunk if chunk else None)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.sameness import differing
 from maskrl.files import sha256_text, write_text
+from maskrl.interfaces import Number, Row
 
 
 def read_text(path: Path) -> str:
@@ -40,14 +41,6 @@ def _without_nan(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Number:
-    """A mean and its standard error, NaN where there is none."""
-
-    mean: Annotated[float, Field(strict=True, allow_inf_nan=False)]
-    se: Annotated[float, Field(strict=True)]
-
-
-@dataclass(frozen=True)
 class Result:
     """What an evaluation found, and all that is needed to get it again: the one file that every evaluation writes.
 
@@ -70,6 +63,24 @@ class Result:
     provenance: Mapping[str, Any]
     versions: Mapping[str, str]
     rows_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A result and its rows, one for each image; none where the evaluation is of all images at once."""
+
+    result: Result
+    rows: tuple[Row, ...]
+
+    @property
+    def numbers(self) -> Mapping[str, Number]:
+        """The numbers, the headline first."""
+        return self.result.numbers
+
+    @property
+    def headline(self) -> Number:
+        """The first of the numbers."""
+        return next(iter(self.result.numbers.values()))
 
 
 CONTENTS = "contents_sha256"  # of the images that were judged, in their provenance
@@ -139,6 +150,43 @@ def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str
             f"{str(folder)!r} holds results of other settings: they differ in {', '.join(different)}; choose"
             f" another --out, or delete {str(folder / RESULT)!r}"
         )
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write ``results.jsonl``, where there are rows, and ``summary.json``.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    digest = write_rows(folder, report.rows) if report.rows else None
+    write_result(replace(report.result, rows_sha256=digest), folder)
+
+
+def read_report(folder: Path) -> Report:
+    """Read what :func:`write_report` wrote.
+
+    Raises:
+        RecipeError: there are no results.
+        TrainingError: a file is missing or damaged, or the two do not belong together.
+    """
+    result = read_result(folder)
+    if result.rows_sha256 is None and not (folder / ROWS).exists():
+        return Report(result, ())
+    rows = read_rows(folder, result)
+    if len(rows) != result.images:
+        raise TrainingError(
+            f"the results in {str(folder)!r} are damaged: {len(rows)} of {result.images} rows"
+        )
+    return Report(replace(result, rows_sha256=None), tuple(rows))
+
+
+def write_details(details: Mapping[str, Any], folder: Path, evaluation: str) -> None:
+    """Write more than the numbers, as JSON called after the evaluation.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    write_text(folder / f"{evaluation}.json", to_json(details))
 
 
 def write_rows(folder: Path, rows: Sequence[Mapping[str, Any]]) -> str:

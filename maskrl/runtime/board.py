@@ -27,13 +27,14 @@ GROUPS = {
     "entropy": "images",
     "floored_": "images",
     "seconds_": "seconds",
-    "geneval": "geneval",
 }
 OTHERS = "update"  # loss, ratio, clip fraction, KL, gradient, learning rate
 
 
-def tag(metric: str) -> str:
-    """Return what TensorBoard calls a metric: ``reward/reward_mean``."""
+def tag(metric: str, evaluation: str | None = None) -> str:
+    """Return what TensorBoard calls a metric: ``reward/reward_mean``; one of an evaluation stands in its group."""
+    if evaluation is not None:
+        return f"{evaluation}/{metric}"
     group = next((group for prefix, group in GROUPS.items() if metric.startswith(prefix)), OTHERS)
     return f"{group}/{metric}"
 
@@ -60,9 +61,13 @@ class Board:
         """Plot the numbers of a row of metrics at its update."""
         numbers = {k: v for k, v in row.items() if k not in ("kind", "update") and isinstance(v, int | float)}
 
+        evaluated = (
+            next(iter(numbers), None) if row.get("kind") == "eval" else None
+        )  # its headline comes first
+
         def add(to: SummaryWriter) -> None:
             for name, value in numbers.items():
-                to.add_scalar(tag(name), value, int(row["update"]))
+                to.add_scalar(tag(name, evaluated), value, int(row["update"]))
 
         self._write(add)
 

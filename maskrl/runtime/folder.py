@@ -8,6 +8,7 @@ It holds ``recipe.toml`` (every default filled in), ``run.json`` (what it read a
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrl import files
-from maskrl.component import Chosen
+from maskrl.component import Needs
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.identity import local_sources
 from maskrl.recipe import SECTIONS, Recipe, read_recipe
@@ -33,9 +34,11 @@ FREE = (
         "training.max_seconds",
         "training.max_skipped",
     ),
-    *("eval.batch", "eval.every", "eval.prompts_per_task_during"),
     *("checkpoint.", "tracking.", "watch."),
 )
+
+OLD_PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"  # of runs that do not name it
+_FREE_EVAL = re.compile(r"eval\.[^.]+\.(batch|every|subset)")
 
 
 def default_folder(recipe_name: str, now: datetime) -> Path:
@@ -133,9 +136,9 @@ def _damaged(path: Path, why: object) -> str:
 
 def _copy_plugins(folder: Path, recipe: Recipe) -> None:
     """Keep the source of components that come from files, each beside its hash: two may have one name."""
-    judges = [*recipe.watch.rewards.values(), recipe.eval.detector]
+    judges = [*recipe.watch.rewards.values(), *(section.evaluation for section in recipe.eval.values())]
     chosen = [getattr(recipe, section) for section in SECTIONS] + judges
-    for source in (source for one in chosen if isinstance(one, Chosen) for source in local_sources(one)):
+    for source in (source for one in chosen for source in local_sources(one)):
         copy = folder / files.sha256(source)[:12] / source.name
         if not copy.exists():
             with files.whole(copy) as unfinished:
@@ -145,17 +148,17 @@ def _copy_plugins(folder: Path, recipe: Recipe) -> None:
 def _check_same(run: Path, recipe: Recipe, by_contents: bool) -> dict[str, tuple[Any, Any]]:
     """Return which free settings have changed: what they were and are. Components are compared by their contents."""
     try:
-        theirs = flat(read_recipe(run / RECIPE))
+        # what is told by contents need not lie where it lay
+        theirs = flat(read_recipe(run / RECIPE, needs=Needs((), ()) if by_contents else Needs()))
     except RecipeError as error:
         raise RecipeError(f"{str(run / RECIPE)!r} cannot be read any more: {error}") from error
     ours = flat(recipe)
-    skipped = (*(f"{section}." for section in SECTIONS), "prompts.train", "eval.prompts", "eval.detector")
     different = {
         key: (theirs.get(key), ours.get(key))
         for key in sorted(theirs | ours)
-        if theirs.get(key) != ours.get(key) and not (by_contents and key.startswith(skipped))
+        if theirs.get(key) != ours.get(key) and not (by_contents and _is_told_by_contents(key))
     }
-    fixed = [key for key in different if not key.startswith(FREE)]
+    fixed = [key for key in different if not key.startswith(FREE) and not _FREE_EVAL.fullmatch(key)]
     if fixed:
         was, now = different[fixed[0]]
         more = f", and {len(fixed) - 1} more" if len(fixed) > 1 else ""
@@ -166,16 +169,39 @@ def _check_same(run: Path, recipe: Recipe, by_contents: bool) -> dict[str, tuple
     return different
 
 
+_OF_EVAL = ("images_per_prompt", "num_steps", "every", "subset", "batch")  # keys that are no contents
+
+
+def _is_told_by_contents(key: str) -> bool:
+    """Tell whether ``run.json`` has the contents of what a setting names, so that the setting itself may change."""
+    section, *inside = key.split(".")
+    if section == "eval":
+        return len(inside) > 1 and inside[1] not in _OF_EVAL
+    return section in SECTIONS or key == "prompts.train"
+
+
 def _check_contents(run: Path, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    known = _as_of_today(known)
     for name in sorted({*known, *now}):
         if known.get(name) != now.get(name):
             copies = run / PLUGINS
-            kept = f" (copies of files are in {str(copies)!r})" if copies.is_dir() else ""
+            said = _difference(known.get(name), now.get(name))
+            is_code = "source_sha256" in said and copies.is_dir()
+            kept = f" (copies of files with code are in {str(copies)!r})" if is_code else ""
             raise RecipeError(
                 f"the contents of {name} are not those with which the run in {str(run)!r} began:"
-                f" {_difference(known.get(name), now.get(name))}; put back what was there{kept}, or begin another run,"
+                f" {said}; put back what was there{kept}, or begin another run,"
                 " with generator.checkpoint = the newest checkpoint's generator"
             )
+
+
+def _as_of_today(contents: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run of before evaluations had sections of their own read, as it is told today."""
+    if "eval.prompts" not in contents:
+        return contents
+    others = {key: value for key, value in contents.items() if not key.startswith("eval.")}
+    settings = {"protocol": OLD_PROTOCOL, "detector": contents["eval.detector"]}
+    return {**others, "eval.geneval": {"prompts": contents["eval.prompts"], "settings": settings}}
 
 
 def _difference(was: Any, now: Any, where: str = "") -> str:
@@ -189,6 +215,18 @@ def _difference(was: Any, now: Any, where: str = "") -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 24 else f"{text[:13]}..."
+
+
+def check_updates(run: Path, updates: int, made: int) -> None:
+    """Refuse to go on with fewer updates than a run has made: its recipe would not repeat it.
+
+    Raises:
+        RecipeError: there are more.
+    """
+    if updates < made:
+        raise RecipeError(
+            f"training.updates = {updates}, but the run in {str(run)!r} has made {made} already; give {made} or more"
+        )
 
 
 def _say_change(key: str, now: Any, was: Any, recipe: Recipe) -> str:

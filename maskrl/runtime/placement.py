@@ -14,7 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gath
 from torch import Tensor, nn
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.interfaces import Detector, MaskedGenerator, RewardModel
+from maskrl.interfaces import Evaluation, MaskedGenerator, RewardModel
 
 T = TypeVar("T")
 BUCKET = 2**26  # gradients that travel together
@@ -143,7 +143,7 @@ class Placement:
         self._freeze(generator.frozen, offload)
         self._freeze(reward.modules, offload)
 
-    def place_judge(self, judge: Detector | RewardModel, offload: bool = False) -> None:
+    def place_judge(self, judge: Evaluation | RewardModel, offload: bool = False) -> None:
         """Move the networks of a judge to the device, or with ``offload`` to main memory; they are never trained."""
         self._freeze(judge.modules, offload)
 

@@ -16,7 +16,6 @@ import torch
 import maskrl
 from maskrl import __version__
 from maskrl.identity import identity
-from maskrl.interfaces import Detector
 from maskrl.recipe import SECTIONS, Recipe
 from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt
@@ -24,25 +23,20 @@ from maskrl.types import Prompt
 _DEPENDENCIES = ("torch", "transformers", "open_clip_torch", "numpy")
 
 
-def contents(
-    recipe: Recipe, prompts: Sequence[Prompt], evaluated: Sequence[Prompt], detector: Detector | None
-) -> dict[str, Any]:
-    """Return what a run reads, told by contents: its components, its prompts, what its evaluation asks and who judges.
+def contents(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Return what a run reads to train, told by contents: its components and its prompts.
 
     Raises:
         RecipeError: a file cannot be read.
     """
     read = {section: identity(getattr(recipe, section)) for section in SECTIONS}
-    read["prompts"] = {"sha256": prompts_digest(prompts), "number": len(prompts)}
-    if detector is not None:
-        read["eval.prompts"] = {"sha256": prompts_digest(evaluated), "number": len(evaluated)}
-        read["eval.detector"] = identity(detector)
-    return read
+    return {**read, "prompts": {"sha256": prompts_digest(prompts), "number": len(prompts)}}
 
 
 def versions(components: Sequence[type] = ()) -> dict[str, str]:
     """Return the versions of the packages that can change a number, and of those that these classes come from."""
     packages = {package for kind in components if (package := _package(kind)) not in ("", "maskrl")}
+    packages |= {package for kind in components for package in getattr(kind, "packages", ())}
     names = [*_DEPENDENCIES, *sorted(packages)]
     return {"maskrl": __version__, **{name: importlib.metadata.version(name) for name in names}}
 

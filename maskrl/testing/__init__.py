@@ -8,6 +8,7 @@ Each takes a built component and raises :class:`maskrl.errors.PluginError` at th
 
 from maskrl.testing.classes import check_class
 from maskrl.testing.detectors import check_detector
+from maskrl.testing.evaluations import check_evaluation
 from maskrl.testing.filters import check_filter
 from maskrl.testing.generators import check_generator
 from maskrl.testing.promises import PROMPTS
@@ -20,6 +21,7 @@ __all__ = [
     "PROMPTS",
     "check_class",
     "check_detector",
+    "check_evaluation",
     "check_filter",
     "check_generator",
     "check_prompts",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Self
 
@@ -14,14 +14,15 @@ from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from maskrl.evals.geneval import Comparison, GenEvalReport, compare
-from maskrl.evals.results import Number
-from maskrl.geneval.summary import TaskScore
+from maskrl.evals.comparison import Line, compare
+from maskrl.evals.results import Report
+from maskrl.interfaces import Evaluation, Number
 from maskrl.training.tables import print_table
 
 LINE_EVERY = 10.0  # seconds between plain lines
 REMEMBERED = 20  # updates over which the time left is estimated
 HELD_OUT = "held_out_"  # the rewards that are not trained on
+_ROUNDING = 1e-9  # differences that cancel may leave this much
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -36,7 +37,8 @@ class Display:
         self._metrics: Mapping[str, float] = {}
         self._rewards: deque[float] = deque(maxlen=40)
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
-        self._geneval = self._stage = ""
+        self._stage = ""
+        self._evaluated: dict[str, str] = {}  # the latest, by what it is called
         self._held_out: dict[str, float] = {}  # the latest; not every update has them
         self._last_line, self._budget = -math.inf, math.inf
         self._live = (
@@ -81,19 +83,24 @@ class Display:
         if self._live is None and self._is_time(done in (1, self._updates)):
             self.say(line(done, self._updates, metrics, self._left()))
 
-    def evaluated(self, name: str, report: GenEvalReport) -> None:
-        """Show an evaluation's overall score."""
-        self._geneval = f"{report.overall:.3f} ± {report.overall_se:.3f} ({name})"
-        self.say(f"GenEval {name}: {self._geneval.partition(' (')[0]} ({report.images} images)")
+    def evaluated(self, when: str, report: Report) -> None:
+        """Show an evaluation's headline."""
+        headline = written(report.headline)
+        self._evaluated[report.result.label] = f"{headline} ({when})"
+        self.say(f"{report.result.label} {when}: {headline} ({report.result.images} images)")
 
-    def finish(self, before: GenEvalReport, after: GenEvalReport) -> None:
-        """Take the panel away, print the table of both evaluations, and name the tasks that fell."""
+    def finish(self) -> None:
+        """Take the panel away."""
         self.__exit__()
-        change = compare(before, after)
-        print_table(result_table(before, after, change), self._console)
-        for task in change.fell:
-            fall = change.tasks[task]
-            self.say(f"{task} fell by {-fall.mean:.3f} ± {fall.se:.3f}")
+
+    def changed(self, kind: type[Evaluation], before: Report, after: Report) -> None:
+        """Print the table of an evaluation before and after, and name what has become worse."""
+        lines = shown(compare(kind, before, after))
+        print_table(result_table(before, lines), self._console)
+        for line in worse(kind, lines):
+            verb = "fell" if line.difference.mean < 0 else "rose"
+            size = Number(abs(line.difference.mean), line.difference.se)
+            self.say(f"{line.name} {verb} by {written(size)}")
 
     def _is_time(self, always: bool) -> bool:
         """Tell whether a plain line is due."""
@@ -134,8 +141,8 @@ class Display:
                 table.add_row(name, value)
         for key, latest in self._held_out.items():
             table.add_row(key.replace("_", " "), f"{latest:.4f}")
-        if self._geneval:
-            table.add_row("GenEval", self._geneval)
+        for label, headline in self._evaluated.items():
+            table.add_row(label, headline)
         if self._stage:
             table.add_row("now", self._stage)
         return table
@@ -181,17 +188,29 @@ def _skipped(metrics: Mapping[str, float]) -> str:
     return " (skipped)" if metrics["skipped"] else ""
 
 
-def result_table(before: GenEvalReport, after: GenEvalReport, change: Comparison) -> Table:
+def shown(lines: Sequence[Line]) -> list[Line]:
+    """Leave out what has no standard error, of which nobody can say whether it has changed; never the headline."""
+    return [*lines[:1], *(line for line in lines[1:] if not math.isnan(line.first.se))]
+
+
+def worse(kind: type[Evaluation], lines: Sequence[Line]) -> list[Line]:
+    """Return the lines whose number has become worse, beyond what rounding leaves; of several, not the headline."""
+    sign = -1 if kind.larger_is_better else 1
+    return [line for line in lines[1:] or lines if sign * line.difference.mean > _ROUNDING]
+
+
+def result_table(before: Report, lines: Sequence[Line]) -> Table:
     """Tabulate two evaluations: means ± standard errors, and the difference of each prompt with itself."""
-    table = Table(title=f"GenEval before and after ({before.images} images each)", title_justify="left")
-    table.add_column("task")
+    title = f"{before.result.label} before and after ({before.result.images} images each)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
     for heading in ("before", "after", "difference"):
         table.add_column(heading, justify="right")
-    for task, score in before.tasks.items():
-        table.add_row(task, _score(score), _score(after.tasks[task]), _difference(change.tasks[task]))
+    headline, *others = lines
+    for line in others:
+        table.add_row(*_cells(line))
     table.add_section()
-    overall = (f"{report.overall:.3f} ± {report.overall_se:.3f}" for report in (before, after))
-    table.add_row("overall", *overall, _difference(change.overall), style="bold")
+    table.add_row(*_cells(headline), style="bold")
     return table
 
 
@@ -213,9 +232,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _score(score: TaskScore) -> str:
-    return f"{score.mean:.3f} ± {score.se:.3f}"
+def _cells(line: Line) -> tuple[str, ...]:
+    return line.name, written(line.first), written(line.second), written(line.difference, sign=True)
 
 
-def _difference(difference: Number) -> str:
-    return f"{difference.mean:+.3f} ± {difference.se:.3f}"
+def written(number: Number, sign: bool = False) -> str:
+    """Write a number with its standard error, if it has one: ``0.354 ± 0.014``."""
+    mean = f"{number.mean:+.3f}" if sign else f"{number.mean:.3f}"
+    return mean if math.isnan(number.se) else f"{mean} ± {number.se:.3f}"

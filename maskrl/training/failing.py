@@ -51,6 +51,6 @@ def memory(progress: Progress) -> Iterator[None]:
         reason = str(error).partition(". ")[0]
         raise TrainingError(
             f"update {progress.update}: the device is out of memory ({reason}); lower training.micro_batch, score_batch"
-            " or rollout_batch, or eval.batch, set activation_checkpointing or offload, or train adapters ([lora]);"
+            " or rollout_batch, or eval.NAME.batch, set activation_checkpointing or offload, or train adapters;"
             " 'maskrl plan' shows what a recipe needs"
         ) from error

@@ -1,4 +1,4 @@
-"""The whole job: GenEval before, updates with checkpoints, GenEval after."""
+"""The whole job: evaluations before, updates with checkpoints, evaluations after."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ from time import perf_counter
 
 from maskrl import files
 from maskrl.errors import TrainingError
-from maskrl.evals.geneval import GenEvalReport, write_report
+from maskrl.evals.results import RESULT, Report, write_report
 from maskrl.evals.together import on_main
 from maskrl.grpo.update import collect, learn
 from maskrl.interfaces import MaskedGenerator
 from maskrl.recipe import Recipe
 from maskrl.runtime import checkpoint as checkpoints
-from maskrl.runtime.folder import begin, check_folder, default_folder, note_saved
-from maskrl.runtime.metrics import MetricsLog
+from maskrl.runtime.folder import begin, check_folder, check_updates, default_folder, note_saved
+from maskrl.runtime.metrics import MetricsLog, last_update
 from maskrl.training.display import Display
+from maskrl.training.evaluating import RunEvaluation, row_of
 from maskrl.training.failing import memory, rescuing
 from maskrl.training.lessons import Lessons
-from maskrl.training.opening import about, check_prompts, contents, eval_row, newest, open_log, read_before
+from maskrl.training.opening import (
+    about,
+    check_prompts,
+    contents,
+    newest,
+    open_log,
+    read_before,
+    results_folder,
+)
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
@@ -32,18 +41,18 @@ from maskrl.training.signals import Stop
 from maskrl.training.state import Progress, capture, read_progress, restore
 from maskrl.training.tables import plain_console
 
-Evaluation = Callable[[MaskedGenerator, Callable[[int, int], None]], GenEvalReport]
+Measure = Callable[[MaskedGenerator, Callable[[int, int], None]], Report]
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to; both evaluations are None where the recipe asks for none.
+    """What a run came to: its evaluations by label, none where the recipe asks for none.
 
     ``is_main``: whether this is the process that wrote the folder.
     """
 
-    before: GenEvalReport | None
-    after: GenEvalReport | None
+    before: Mapping[str, Report]
+    after: Mapping[str, Report]
     picture: Path | None
     run: Path
     updates: int
@@ -84,6 +93,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
             folder = folder.absolute()  # a component may change the current folder
             stack.enter_context(files.owned(folder))
             check_folder(folder, resume)
+            check_updates(folder, recipe.training.updates, last_update(folder) if resume else 0)
             said.extend(begin(folder, recipe, contents(recipe, setup), about(recipe, setup)))
             opened.append(folder)
 
@@ -128,7 +138,8 @@ class _Run:
 
     def go(self, checkpoint: checkpoints.Checkpoint | None) -> TrainResult:
         """Measure and paint the base, put the checkpoint's weights in its place, and train on."""
-        before = self._before(is_new=checkpoint is None)
+        is_new = checkpoint is None
+        before = {one.label: self._before(one, is_new) for one in self.setup.evaluations}
         self.screen.now("painting the sample prompts")
         painted = self._paint("before")
         if checkpoint is not None:
@@ -147,10 +158,11 @@ class _Run:
             if self._due(self.recipe.checkpoint.every) or self._is_over():
                 self._save()
             self._leave_if_asked()
-        after = self._after()
+        after = {one.label: self._after(one) for one in self.setup.evaluations}
         picture = self._before_after(painted)
-        if before is not None and after is not None:
-            self.screen.finish(before, after)
+        self.screen.finish()
+        for one in self.setup.evaluations:
+            self.screen.changed(type(one.evaluation), before[one.label], after[one.label])
         if picture is not None:
             self.screen.say(f"before and after: {picture}")
         return TrainResult(before, after, picture, self.folder, self.progress.update, self.placement.is_main)
@@ -225,52 +237,50 @@ class _Run:
 
     def _look(self) -> None:
         """Evaluate and paint between updates, where it is time to."""
-        geneval = self.setup.geneval
-        if geneval is not None and self._due(self.recipe.eval.every):
-            self._evaluate("during", geneval.brief)
+        for one in self.setup.evaluations:
+            if self._due(one.section.config.every):
+                self._evaluate(one, "during", one.brief)
         if self._due(self.recipe.tracking.samples_every):
             self._paint(checkpoints.name(self.progress.update))
 
-    def _before(self, is_new: bool) -> GenEvalReport | None:
+    def _before(self, one: RunEvaluation, is_new: bool) -> Report:
         """Evaluate the base, or read what an earlier start of this run has measured."""
-        folder = self.folder / "eval" / "before"
-        if self.setup.geneval is None:
-            return None
-        if self.placement.share((folder / "summary.json").exists()):
-            report = read_before(self.folder)
+        folder = results_folder(self.folder, one.label, "before")
+        if self.placement.share((folder / RESULT).exists()):
+            report = read_before(self.folder, one.label)
             self.screen.evaluated("before", report)
         else:
             self.screen.now("evaluating the base model")
-            report = self._measure("before", self.setup.geneval.full)
+            report = self._measure("before", one.full)
             self._write_report(report, folder, 0)
         if is_new:
-            self._row("eval", eval_row("before", report))
+            self._row("eval", row_of(one.label, "before", report))
         return report
 
-    def _after(self) -> GenEvalReport | None:
-        if self.setup.geneval is None:
-            return None
-        report = self._evaluate("after", self.setup.geneval.full)
-        self._write_report(report, self.folder / "eval" / "after", self.progress.update)
+    def _after(self, one: RunEvaluation) -> Report:
+        report = self._evaluate(one, "after", one.full)
+        folder = results_folder(self.folder, one.label, "after")
+        self._write_report(report, folder, self.progress.update)
         return report
 
-    def _evaluate(self, when: str, evaluation: Evaluation) -> GenEvalReport:
-        report = self._measure(when, evaluation)
-        self._row("eval", eval_row(when, report))
+    def _evaluate(self, one: RunEvaluation, when: str, measure: Measure) -> Report:
+        report = self._measure(when, measure)
+        self._row("eval", row_of(one.label, when, report))
         return report
 
-    def _measure(self, when: str, evaluation: Evaluation) -> GenEvalReport:
+    def _measure(self, when: str, measure: Measure) -> Report:
         def show(done: int, total: int) -> None:
-            self.screen.stage(f"GenEval {when}", done, total)
+            self.screen.stage(f"evaluation {when}", done, total)
             self._leave_if_asked()
 
-        report = evaluation(self.setup.learner.generator, show)
+        report = measure(self.setup.learner.generator, show)
         self.screen.evaluated(when, report)
         return report
 
-    def _write_report(self, report: GenEvalReport, folder: Path, update: int) -> None:
+    def _write_report(self, report: Report, folder: Path, update: int) -> None:
         if self.placement.is_main:
-            write_report(report, folder, {"recipe": self.recipe.digest(), "update": update})
+            provenance = {**report.result.provenance, "recipe": self.recipe.digest(), "update": update}
+            write_report(replace(report, result=replace(report.result, provenance=provenance)), folder)
 
     def _paint(self, name: str) -> Samples | None:
         """Write ``samples/NAME.png`` and return what it shows.

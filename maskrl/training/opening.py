@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals.geneval import GenEvalReport, read_report
+from maskrl.evals.results import RESULT, Report, read_report
 from maskrl.evals.together import on_main
 from maskrl.grpo.processes import Process
 from maskrl.recipe import SECTIONS, Recipe
@@ -45,9 +45,9 @@ def check_prompts(placement: Process, prompts: Sequence[Prompt]) -> None:
 
 def contents(recipe: Recipe, setup: Setup) -> dict[str, Any]:
     """Say what the run reads."""
-    geneval = setup.geneval
-    evaluated, detector = ((), None) if geneval is None else (geneval.prompts, geneval.detector)
-    return record.contents(recipe, setup.prompts, evaluated, detector)
+    return record.contents(recipe, setup.prompts) | {
+        f"eval.{one.label}": one.contents() for one in setup.evaluations
+    }
 
 
 def about(recipe: Recipe, setup: Setup) -> dict[str, Any]:
@@ -80,18 +80,26 @@ def open_log(
     return log
 
 
-def read_before(run: Path) -> GenEvalReport:
+def results_folder(run: Path, label: str, when: str) -> Path:
+    """Return where a run keeps an evaluation; one of before evaluations had labels lies a folder higher."""
+    folder, old = run / "eval" / label / when, run / "eval" / when
+    is_old = label == "geneval" and not folder.exists() and (old / RESULT).exists()
+    return old if is_old else folder
+
+
+def read_before(run: Path, label: str) -> Report:
     """Read what an earlier start has measured of the base; the row that it wrote then must say the same.
 
     Raises:
         TrainingError: the results are damaged, or say something else; the message says what to do.
     """
-    folder = run / "eval" / "before"
+    folder = results_folder(run, label, "before")
     try:
         report = read_report(folder)
-        noted = next((row["geneval"] for row in _rows(run) if row.get("when") == "before"), report.overall)
-        if not math.isclose(report.overall, noted, abs_tol=1e-9):
-            raise TrainingError(f"the results in {str(folder)!r} say {report.overall}, metrics.jsonl {noted}")
+        now = report.headline.mean
+        noted = next((row[label] for row in _rows(run) if row.get("when") == "before" and label in row), now)
+        if not math.isclose(now, noted, abs_tol=1e-9):
+            raise TrainingError(f"the results in {str(folder)!r} say {now}, metrics.jsonl {noted}")
     except TrainingError as error:
         raise TrainingError(f"{error}; delete that folder, and the base is evaluated again") from error
     return report
@@ -99,9 +107,3 @@ def read_before(run: Path) -> GenEvalReport:
 
 def _rows(run: Path) -> list[dict[str, Any]]:
     return list(read_rows(run)) if (run / METRICS).exists() else []
-
-
-def eval_row(when: str, report: GenEvalReport) -> dict[str, str | float]:
-    """Return what ``metrics.jsonl`` says of an evaluation."""
-    tasks = {f"geneval_{task}": score.mean for task, score in report.tasks.items()}
-    return {"when": when, "geneval": report.overall, "geneval_se": report.overall_se, **tasks}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +13,22 @@ from torch import Tensor, nn
 
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
-from maskrl.evals.geneval import GenEvalReport, check, evaluate, judge_image
 from maskrl.grpo import answers
 from maskrl.grpo.actor import Actor, Portions
 from maskrl.grpo.algorithm import Algorithm
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.policy import check_score
-from maskrl.grpo.processes import Process
 from maskrl.grpo.schedule import unmask_counts
-from maskrl.interfaces import Detector, MaskedGenerator, RewardModel, TransitionProb
-from maskrl.pixels import rounded
+from maskrl.interfaces import MaskedGenerator, RewardModel, TransitionProb
 from maskrl.recipe import Recipe
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
 from maskrl.runtime.placement import Placement
-from maskrl.runtime.prompts import load_prompts, training_prompts
+from maskrl.runtime.prompts import training_prompts
 from maskrl.sections import EvalConfig, TrainingConfig
+from maskrl.training.evaluating import RunEvaluation, build_evaluations
 from maskrl.training.pictures import Sampler, choose_prompts
 from maskrl.training.schedule import LearningRate
 from maskrl.training.state import HasState, History, Moments, Weights, trained_parameters
@@ -40,57 +37,8 @@ from maskrl.types import Prompt, Stream
 
 
 @dataclass(frozen=True)
-class GenEval:
-    """The evaluation of a run: the same prompts, noise, steps and guidance whenever it is called."""
-
-    prompts: Sequence[Prompt]
-    detector: Detector
-    config: EvalConfig
-    num_steps: int
-    sampling: Sampling
-    stream: Stream
-    process: Process
-
-    def full(self, generator: MaskedGenerator, progress: Callable[[int, int], None]) -> GenEvalReport:
-        """Evaluate on every prompt."""
-        return self._run(generator, self.prompts, progress)
-
-    def brief(self, generator: MaskedGenerator, progress: Callable[[int, int], None]) -> GenEvalReport:
-        """Evaluate on the first ``prompts_per_task_during`` prompts of each task."""
-        by_task: dict[str, list[Prompt]] = defaultdict(list)
-        for prompt in self.prompts:
-            by_task[prompt.metadata["tag"]].append(prompt)
-        count = self.config.prompts_per_task_during
-        return self._run(
-            generator, [prompt for task in by_task.values() for prompt in task[:count]], progress
-        )
-
-    def is_right(self, image: Tensor, prompt: Prompt) -> bool | None:
-        """Judge one image, Float [3, H, W] in [0, 1]; None of a prompt that is none of the evaluation's."""
-        if "tag" not in prompt.metadata:
-            return None
-        return judge_image(rounded(image), prompt, self.detector, "").correct
-
-    def _run(
-        self, generator: MaskedGenerator, prompts: Sequence[Prompt], progress: Callable[[int, int], None]
-    ) -> GenEvalReport:
-        return evaluate(
-            generator,
-            prompts,
-            self.detector,
-            sampling=self.sampling,
-            num_steps=self.num_steps,
-            images_per_prompt=self.config.images_per_prompt,
-            stream=self.stream,
-            batch=self.config.batch,
-            process=self.process,
-            progress=progress,
-        )
-
-
-@dataclass(frozen=True)
 class Setup:
-    """Everything a run needs; ``geneval`` is None where the recipe names no prompts for it.
+    """Everything a run needs.
 
     ``share`` is how many prompts of an update are this process's; ``state`` has what a checkpoint saves, by its names
     there.
@@ -104,7 +52,7 @@ class Setup:
     prompts: Sequence[Prompt]
     learning_rate: LearningRate
     sampler: Sampler
-    geneval: GenEval | None
+    evaluations: Sequence[RunEvaluation]
     watch: Watch
 
 
@@ -121,9 +69,9 @@ def set_up(recipe: Recipe) -> Setup:
     generator, reward = _build_networks(recipe, placement)
     sampling = resolve(recipe.sampling, generator.spec, generator)
     num_steps = recipe.grpo.steps(generator.spec)
-    eval_steps = recipe.eval.num_steps or num_steps
+    eval_steps = [section.config.num_steps or num_steps for section in recipe.eval.values()]
     reducer = recipe.reducer.build()
-    for steps in (answers.rollout_steps(reducer, num_steps), eval_steps):
+    for steps in (answers.rollout_steps(reducer, num_steps), *eval_steps):
         unmask_counts(generator.spec.num_tokens, steps, sampling.schedule)
     transition = recipe.transition.build()
     _check_estimator(recipe, transition)
@@ -159,15 +107,13 @@ def set_up(recipe: Recipe) -> Setup:
         "optimizer": Moments(generator, optimizer),
         "filter": History(actor.filter),
     }
-    geneval = _geneval(recipe.eval, eval_steps, sampling, stream, placement)
-    shown = choose_prompts(recipe.tracking.sample_prompts, geneval.prompts if geneval else (), prompts)
-    is_right = geneval.is_right if geneval else _unknown
-    sampler = Sampler(shown, stream.child("samples"), eval_steps, sampling, recipe.eval.batch, is_right)
+    evaluations = build_evaluations(recipe, num_steps, sampling, placement)
+    sampler = _sampler(recipe, evaluations, prompts, num_steps, sampling)
     watch = _watch(recipe, placement, actor.portions.reward_batch)
     for judge in (reward, *watch.rewards.values()):
         with asking(judge):
             judge.check(tuple(prompts))  # theirs to look at, not to sort
-    return Setup(placement, actor, learner, state, share, prompts, learning_rate, sampler, geneval, watch)
+    return Setup(placement, actor, learner, state, share, prompts, learning_rate, sampler, evaluations, watch)
 
 
 def _portions(training: TrainingConfig, images: int) -> Portions:
@@ -178,6 +124,23 @@ def _portions(training: TrainingConfig, images: int) -> Portions:
         reward_batch=training.reward_batch or overlapped or images,
         overlap_reward=training.overlap_reward,
     )
+
+
+def _sampler(
+    recipe: Recipe,
+    evaluations: Sequence[RunEvaluation],
+    prompts: Sequence[Prompt],
+    num_steps: int,
+    sampling: Sampling,
+) -> Sampler:
+    """Choose what pictures show: prompts of the first evaluation, as it paints them, each of its images with a mark."""
+    stream = Stream(recipe.seed).child("samples")
+    if not evaluations:
+        shown = choose_prompts(recipe.tracking.sample_prompts, (), prompts)
+        return Sampler(shown, stream, num_steps, sampling, EvalConfig().batch, _unknown)
+    first = evaluations[0]
+    shown = choose_prompts(recipe.tracking.sample_prompts, first.prompts, prompts)
+    return Sampler(shown, stream, first.num_steps, sampling, first.section.config.batch, first.is_right)
 
 
 def _unknown(image: Tensor, prompt: Prompt) -> None:
@@ -275,17 +238,6 @@ def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
     reference = copy.deepcopy(generator)
     reference.module.eval().requires_grad_(False)
     return reference
-
-
-def _geneval(
-    config: EvalConfig, num_steps: int, sampling: Sampling, stream: Stream, placement: Placement
-) -> GenEval | None:
-    if config.prompts is None:
-        return None
-    prompts, detector = load_prompts(config.prompts), config.build_detector()
-    placement.place_judge(detector)
-    check(prompts, detector)
-    return GenEval(prompts, detector, config, num_steps, sampling, stream.child("geneval"), placement)
 
 
 def _watch(recipe: Recipe, placement: Placement, batch: int) -> Watch:

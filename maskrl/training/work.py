@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.recipe import Recipe
-from maskrl.runtime.prompts import load_prompts
+from maskrl.sections import EvalConfig, EvalSection
+from maskrl.training.evaluating import first_of_each, prompts_of
 from maskrl.types import Cost, Stream
 
 
@@ -56,22 +55,27 @@ class Work:
 
     def evaluations(self) -> tuple[int, float]:
         """Images of all evaluations of a run, on all processes, and the FLOPs of painting them."""
-        config, training = self.recipe.eval, self.recipe.training
-        if config.prompts is None:
-            return 0, 0.0
-        tasks = Counter(prompt.metadata.get("tag") for prompt in load_prompts(config.prompts))
-        brief = sum(min(count, config.prompts_per_task_during) for count in tasks.values())
-        between = max(training.updates - 1, 0) // config.every if config.every else 0
-        images = config.images_per_prompt * (2 * tasks.total() + between * brief)
-        num_steps = config.num_steps or self.recipe.grpo.steps(self.cost.spec)
-        masked = self._masked_at(num_steps, self._sampling)
-        painted = self.branches_in_evaluation * sum(map(self._step, masked)) + self.cost.decode_flops
-        return images, images * painted
+        images, flops = 0, 0.0
+        for label, section in self.recipe.eval.items():
+            number = self._evaluated(label, section)
+            num_steps = section.config.num_steps or self.recipe.grpo.steps(self.cost.spec)
+            masked = self._masked_at(num_steps, self._sampling)
+            painted = self.branches_in_evaluation * sum(map(self._step, masked)) + self.cost.decode_flops
+            images, flops = images + number, flops + number * painted
+        return images, flops
+
+    def _evaluated(self, label: str, section: EvalSection) -> int:
+        """Images of one evaluation of a run: of the whole before and after, of fewer in between."""
+        prompts, every = prompts_of(label, section), section.config.every
+        brief = len(first_of_each(section.evaluation.component, prompts, section.config.subset))
+        between = max(self.recipe.training.updates - 1, 0) // every if every else 0
+        return section.images_per_prompt * (2 * len(prompts) + between * brief)
 
     def evaluated_at_once(self) -> int:
         """Images that an evaluation, or the sample pictures, paint at a time."""
-        of_an_evaluation = self.evaluations()[0]
-        return min(self.recipe.eval.batch, of_an_evaluation or len(self.recipe.tracking.sample_prompts or ()))
+        batches = [section.config.batch for section in self.recipe.eval.values()] or [EvalConfig().batch]
+        shown = len(self.recipe.tracking.sample_prompts or ())
+        return min(max(batches), self.evaluations()[0] or shown)
 
     def masked_on_average(self) -> float:
         """Positions of a trained pair at which codes are scored."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskrl.errors import RecipeError
-from maskrl.evals.moments import Array
+from maskrl.evaluations.running_covariance import Array
 from maskrl.files import whole
 
 _ROUNDING = 1e-6  # of the largest eigenvalue, what fp32 features may leave below 0

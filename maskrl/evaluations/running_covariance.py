@@ -11,7 +11,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass
-class Moments:
+class RunningCovariance:
     """What is known of the features so far, in fp64.
 
     Attributes:
@@ -25,7 +25,7 @@ class Moments:
     scatter: Array
 
     @classmethod
-    def none(cls, width: int) -> Moments:
+    def none(cls, width: int) -> RunningCovariance:
         """Begin with no features, of ``width`` numbers each."""
         return cls(0, np.zeros(width), np.zeros((width, width)))
 
@@ -33,9 +33,9 @@ class Moments:
         """Take in features, Float [B, D]."""
         mean = features.mean(axis=0)
         centred = features - mean
-        self.merge(Moments(len(features), mean, centred.T @ centred))
+        self.merge(RunningCovariance(len(features), mean, centred.T @ centred))
 
-    def merge(self, other: Moments) -> None:
+    def merge(self, other: RunningCovariance) -> None:
         """Take in what is known of other features.
 
         Source: Chan, Golub, LeVeque (1979), "Updating formulae and a pairwise algorithm for computing sample

@@ -10,17 +10,18 @@ from unittest import mock
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from maskrl.errors import RecipeError
-from maskrl.evals.fid_protocols import Pixels
-from maskrl.evals.moments import Array
+from maskrl.evaluations.fid_protocols import Pixels
+from maskrl.evaluations.running_covariance import Array
 from maskrl.weights import as_state_dict, first_line, read_file
 
 OFFICIAL = "6726825d"  # how the sha256 of the weights begins with which FID is published
 
 
 class Inception:
-    """Turns prepared images into features of ``width`` numbers."""
+    """Turns prepared images into features of ``width`` numbers; ``modules``: its network."""
 
     width = 2048
 
@@ -39,16 +40,14 @@ class Inception:
             raise RecipeError(
                 f"{str(weights)!r} does not fit FID's Inception ({first_line(error)}): give {_name(library)}"
             ) from error
-        self._network, self._device = network.eval(), torch.device("cpu")
-
-    def to(self, device: torch.device) -> None:
-        """Compute there from now on."""
-        self._network, self._device = self._network.to(device), device
+        self.modules: tuple[nn.Module, ...] = (network.eval(),)
 
     @torch.no_grad()
     def __call__(self, pixels: Pixels) -> Array:
         """Float [B, 3, 299, 299], as a protocol prepares them -> Float [B, 2048], after the last pooling."""
-        (pooled,) = self._network(torch.from_numpy(pixels).to(self._device))
+        (network,) = self.modules
+        device = next(network.parameters()).device
+        (pooled,) = network(torch.from_numpy(pixels).to(device))
         features: NDArray[Any] = pooled.flatten(1).double().cpu().numpy()
         return features.astype(np.float64, copy=False)
 

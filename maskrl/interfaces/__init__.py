@@ -1,4 +1,4 @@
-"""The five interfaces, and the two small ones the shapes world adds to the list: detectors and prompt sets.
+"""The six interfaces that a recipe names, and two small ones: detectors and prompt sets.
 
 A concrete class is final: component -> interface -> class, and nothing implemented here is overridden. To vary
 one, wrap it.
@@ -22,7 +22,33 @@ from torch import Tensor, nn
 
 from maskrl.component import Component
 from maskrl.errors import RecipeError
+from maskrl.interfaces.evaluation import (
+    DistributionEvaluation,
+    Evaluation,
+    ImageEvaluation,
+    Number,
+    Published,
+    Row,
+)
 from maskrl.types import Cost, GeneratorSpec, Prompt, StepIndex, Stream, Trajectory, Transition
+
+__all__ = [
+    "Condition",
+    "Detection",
+    "Detector",
+    "DistributionEvaluation",
+    "Evaluation",
+    "GroupFilter",
+    "ImageEvaluation",
+    "MaskedGenerator",
+    "Number",
+    "PromptSet",
+    "Published",
+    "RewardModel",
+    "Row",
+    "StepReducer",
+    "TransitionProb",
+]
 
 
 class Condition(ABC):

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from maskrl.errors import RecipeError
-from maskrl.geneval.summary import influences, standard_error
 from maskrl.geneval.wording import NUMBERS, counted
 from maskrl.types import Stream
+from maskrl.uncertainty import influences, standard_error
 
 RESAMPLES = 2000
 _INTERVAL = torch.tensor((0.025, 0.975), dtype=torch.float64)
@@ -52,7 +52,7 @@ class Margin:
 
 
 @dataclass(frozen=True)
-class Row:
+class CaptionRow:
     """Scores of the captions with half, the same and double the number; ``top``: the right one is above both."""
 
     half: Mean
@@ -81,7 +81,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class RelativeCorrectness:
+class CaptionMargins:
     """The whole probe, ready for JSON.
 
     Attributes:
@@ -92,10 +92,10 @@ class RelativeCorrectness:
         ranking: within groups.
     """
 
-    numbers: Mapping[str, Row]
-    pooled: Row
-    control: Row
-    beyond_text: Row
+    numbers: Mapping[str, CaptionRow]
+    pooled: CaptionRow
+    control: CaptionRow
+    beyond_text: CaptionRow
     ranking: Ranking
 
     @property
@@ -140,7 +140,7 @@ def summarise(
     prompts: Sequence[str],
     ranking: Ranking,
     stream: Stream,
-) -> RelativeCorrectness:
+) -> CaptionMargins:
     """Average the scores of K images.
 
     Args:
@@ -155,7 +155,7 @@ def summarise(
     for number in sorted(set(numbers)):
         chosen = [i for i, other in enumerate(numbers) if other == number]
         rows[str(number)] = compare_captions(scores[chosen], [prompts[i] for i in chosen], stream)
-    return RelativeCorrectness(
+    return CaptionMargins(
         numbers=rows,
         pooled=compare_captions(scores, prompts, stream),
         control=compare_captions(control, prompts, stream),
@@ -164,11 +164,11 @@ def summarise(
     )
 
 
-def compare_captions(scores: Tensor, prompts: Sequence[str], stream: Stream) -> Row:
+def compare_captions(scores: Tensor, prompts: Sequence[str], stream: Stream) -> CaptionRow:
     """Average three scores an image, Float [K, 3], over K images."""
     scores = scores.double()
     half, same, double = scores.unbind(dim=1)
-    return Row(
+    return CaptionRow(
         half=_mean(half, prompts),
         same=_mean(same, prompts),
         double=_mean(double, prompts),

@@ -1,0 +1,240 @@
+"""What evaluations answer, looked at once, and refused with their names."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from maskrl.asking import asking, refused
+from maskrl.errors import RecipeError
+from maskrl.grpo.answers import TERM
+from maskrl.interfaces import DistributionEvaluation, Evaluation, ImageEvaluation, Number, Row
+from maskrl.types import Prompt
+
+TAKEN = ("se", "when")  # by the standard error of the headline in a run's metrics, and by what says when
+FILENAME = "filename"
+
+
+def prompts(evaluation: type[Evaluation]) -> list[Prompt]:
+    """Ask what is painted where nobody names prompts.
+
+    Raises:
+        PluginError: it is no list of prompts.
+    """
+    with asking(evaluation):
+        found = list(evaluation.prompts())
+    if not all(isinstance(prompt, Prompt) for prompt in found):
+        raise refused(evaluation, "prompts returned something else than Prompt objects")
+    return found
+
+
+def check(evaluation: Evaluation, asked: Sequence[Prompt]) -> None:
+    """Ask whether it can be done; errors of maskrl's tree pass."""
+    with asking(evaluation):
+        evaluation.check(asked)
+
+
+def wanted(evaluation: type[Evaluation], asked: Sequence[Prompt]) -> list[Prompt]:
+    """Leave out the prompts that it is not about."""
+    with asking(evaluation):
+        return [prompt for prompt in asked if evaluation.wants(prompt)]
+
+
+def judge(
+    evaluation: ImageEvaluation, images: Sequence[Tensor], asked: Sequence[Prompt]
+) -> list[dict[str, Any]]:
+    """Judge K images: K rows without a file's name, as JSON gives them back.
+
+    Raises:
+        PluginError: there is not one for each image, or JSON cannot hold it.
+    """
+    with asking(evaluation):
+        rows = evaluation.judge(images, asked)
+    return _rows(evaluation, "judge", rows, len(images))
+
+
+def judge_beside(
+    evaluation: ImageEvaluation, rows: Sequence[Row], asked: Sequence[Prompt], companions: Sequence[Tensor]
+) -> list[dict[str, Any]]:
+    """Finish K rows, each with another image.
+
+    Raises:
+        PluginError: as of :func:`judge`.
+    """
+    with asking(evaluation):
+        finished = evaluation.judge_beside(rows, asked, companions)
+    return _rows(evaluation, "judge_beside", finished, len(rows))
+
+
+def companions(evaluation: ImageEvaluation, asked: Sequence[Prompt]) -> list[int] | None:
+    """Ask which other image each of K is judged beside.
+
+    Raises:
+        PluginError: it is no number in [0, K) for each.
+    """
+    with asking(evaluation):
+        found = evaluation.companions(asked)
+    if found is None:
+        return None
+    if len(found) != len(asked) or not all(0 <= i < len(asked) for i in found):
+        raise refused(evaluation, f"companions returned no number in [0, {len(asked)}) for each image")
+    return list(found)
+
+
+def _rows(evaluation: ImageEvaluation, method: str, rows: Any, number: int) -> list[dict[str, Any]]:
+    if not isinstance(rows, Sequence) or len(rows) != number:
+        what = f"{len(rows)} rows" if isinstance(rows, Sequence) else type(rows).__name__
+        raise refused(evaluation, f"{method} returned {what} for {number} images")
+    return [_row(evaluation, method, row) for row in rows]
+
+
+def _row(evaluation: ImageEvaluation, method: str, row: Any) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise refused(evaluation, f"{method} returned {type(row).__name__} as a row, not a dict")
+    values = {key: value for key, value in row.items() if key != FILENAME}
+    try:
+        kept: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise refused(evaluation, f"{method} returned a row that JSON cannot hold ({error})") from error
+    return kept
+
+
+def values(kind: type[ImageEvaluation], row: Row) -> dict[str, float]:
+    """Ask what an image adds to the means.
+
+    Raises:
+        PluginError: it is no finite number, or its name cannot be a metric's.
+    """
+    with asking(kind, KeyError, TypeError, ValueError):  # of a damaged row
+        found = kind.values(row)
+    return {
+        _name(kind, "values", name): _finite(kind, "values", name, value) for name, value in found.items()
+    }
+
+
+def combine(kind: type[ImageEvaluation], means: Mapping[str, Number]) -> dict[str, Number]:
+    """Ask for the numbers to report.
+
+    Raises:
+        PluginError: one is no ``Number``, or there is none.
+    """
+    with asking(kind, KeyError):
+        found = dict(kind.combine(means))
+    for name, number in found.items():
+        if not isinstance(number, Number):
+            raise refused(kind, f"combine returned {type(number).__name__} as {name!r}, not a Number")
+        _finite(kind, "combine", _name(kind, "combine", name), number.mean)
+    if not found:
+        raise refused(kind, "combine returned no number: values() gave none")
+    return found
+
+
+def others(evaluation: ImageEvaluation, rows: Sequence[Row]) -> dict[str, float]:
+    """Ask for numbers that are no means.
+
+    Raises:
+        PluginError: one is no number. NaN is: of it nothing is known.
+    """
+    with asking(evaluation):
+        found = evaluation.others(rows)
+    for name, value in found.items():
+        if not math.isnan(value):
+            _finite(evaluation, "others", _name(evaluation, "others", name), value)
+    return {name: float(value) for name, value in found.items()}
+
+
+def features(evaluation: DistributionEvaluation, images: Sequence[Tensor]) -> NDArray[np.float64]:
+    """Compute the features of K images: Float [K, D].
+
+    Raises:
+        PluginError: they have another shape, or are not finite.
+    """
+    with asking(evaluation):
+        found = np.asarray(evaluation.features(images), dtype=np.float64)
+    if found.shape != (len(images), evaluation.width):
+        raise refused(evaluation, f"features has shape {found.shape}, not {(len(images), evaluation.width)}")
+    if not np.isfinite(found).all():
+        raise refused(evaluation, f"features are not finite for one of {len(images)} images")
+    return found
+
+
+def measure(
+    evaluation: DistributionEvaluation, mean: NDArray[np.float64], covariance: NDArray[np.float64]
+) -> dict[str, Number]:
+    """Ask for the numbers of a distribution.
+
+    Raises:
+        PluginError: one is not finite, or there is none.
+    """
+    with asking(evaluation):
+        found = evaluation.measure(mean, covariance)
+    if not found:
+        raise refused(evaluation, "measure returned no number")
+    return {
+        _name(evaluation, "measure", name): Number(_finite(evaluation, "measure", name, value), math.nan)
+        for name, value in found.items()
+    }
+
+
+def label(evaluation: Evaluation, asked: Sequence[Prompt], images: int) -> str:
+    """Ask what the numbers may be called.
+
+    Raises:
+        PluginError: it is no text.
+    """
+    with asking(evaluation):
+        found = evaluation.label(asked, images)
+    if not isinstance(found, str) or not found.strip():
+        raise refused(evaluation, f"label returned {found!r}, which is no text")
+    return found
+
+
+def settings(evaluation: Evaluation) -> dict[str, Any]:
+    """Ask which of its settings make two results incomparable.
+
+    Raises:
+        PluginError: JSON cannot hold them.
+    """
+    with asking(evaluation):
+        found = dict(evaluation.settings())
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise refused(evaluation, f"settings returned what JSON cannot hold ({error})") from error
+    return found
+
+
+def _name(component: Any, method: str, name: Any) -> str:
+    if not (isinstance(name, str) and TERM.fullmatch(name)):
+        raise refused(component, f"{method} calls a number {name!r}; use letters, digits, '_' and '-'")
+    if name in TAKEN:
+        raise refused(
+            component, f"{method} calls a number {name!r}, which means something else in a run's metrics"
+        )
+    return name
+
+
+def _finite(component: Any, method: str, name: str, value: Any) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.floating)
+        or not math.isfinite(value)
+    ):
+        raise refused(component, f"{method} returned {value!r} as {name!r}, which is no finite number")
+    return float(value)
+
+
+def require_images(evaluation: Evaluation, images: int, where: str) -> None:
+    """Refuse, before anything is painted or judged, so few images that features of them have no covariance.
+
+    Raises:
+        RecipeError: there are fewer than two; ``where`` begins the message.
+    """
+    if isinstance(evaluation, DistributionEvaluation) and images < 2:
+        raise RecipeError(f"{where}: {images} image, and a covariance needs two")

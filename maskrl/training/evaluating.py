@@ -1,0 +1,140 @@
+"""The evaluations of a run: built before it begins, made on the same prompts from the same noise ever after."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from maskrl.errors import RecipeError
+from maskrl.evals.engine import check, evaluate
+from maskrl.evals.results import Report
+from maskrl.evaluations import answers
+from maskrl.grpo.config import Sampling
+from maskrl.interfaces import Evaluation, ImageEvaluation, MaskedGenerator
+from maskrl.pixels import rounded
+from maskrl.recipe import Recipe
+from maskrl.runtime.placement import Placement
+from maskrl.runtime.prompts import load_prompts, prompts_digest
+from maskrl.sections import EvalSection
+from maskrl.types import Prompt, Stream
+
+Show = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """One of a run's evaluations; ``label`` is what its section is called, and its numbers in the metrics."""
+
+    label: str
+    evaluation: Evaluation
+    section: EvalSection
+    prompts: Sequence[Prompt]
+    num_steps: int
+    sampling: Sampling
+    stream: Stream
+    process: Placement
+
+    def full(self, generator: MaskedGenerator, progress: Show) -> Report:
+        """Evaluate on every prompt."""
+        return self._run(generator, self.prompts, progress)
+
+    def brief(self, generator: MaskedGenerator, progress: Show) -> Report:
+        """Evaluate on the first ``subset`` prompts of each task."""
+        return self._run(
+            generator, first_of_each(self.evaluation, self.prompts, self.section.config.subset), progress
+        )
+
+    def is_right(self, image: Tensor, prompt: Prompt) -> bool | None:
+        """Judge one image, Float [3, H, W] in [0, 1]; None of a prompt that is none of the evaluation's."""
+        if not isinstance(self.evaluation, ImageEvaluation) or prompt not in self.prompts:
+            return None
+        (row,) = answers.judge(self.evaluation, [rounded(image)], [prompt])
+        return self.evaluation.is_right(row)
+
+    def contents(self) -> dict[str, Any]:
+        """Say what it reads, by contents."""
+        asked = {"sha256": prompts_digest(self.prompts), "number": len(self.prompts)}
+        return {"prompts": asked, "settings": answers.settings(self.evaluation)}
+
+    def _run(self, generator: MaskedGenerator, prompts: Sequence[Prompt], progress: Show) -> Report:
+        return evaluate(
+            self.evaluation,
+            generator,
+            prompts,
+            sampling=self.sampling,
+            num_steps=self.num_steps,
+            images_per_prompt=self.section.images_per_prompt,
+            stream=self.stream,
+            batch=self.section.config.batch,
+            process=self.process,
+            progress=progress,
+        )
+
+
+def build_evaluations(
+    recipe: Recipe, num_steps: int, sampling: Sampling, placement: Placement
+) -> list[RunEvaluation]:
+    """Build every evaluation that a recipe names, and see that it can be made.
+
+    Args:
+        recipe: of the run.
+        num_steps: T, where a section does not say.
+        sampling: schedule, temperatures, guidance.
+        placement: where networks are, and this process among others.
+
+    Raises:
+        RecipeError: an evaluation has no prompts, or cannot judge them.
+        TrainingError: one does not work here and now.
+        PluginError: one does not import, or answers wrongly.
+    """
+    found = []
+    for label, section in recipe.eval.items():
+        evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
+        placement.place_judge(evaluation)
+        prompts = prompts_of(label, section)
+        check(evaluation, prompts, section.images_per_prompt)
+        steps = section.config.num_steps or num_steps
+        stream = Stream(recipe.seed).child("geneval")  # the noise of every evaluation; its name is historical
+        found.append(RunEvaluation(label, evaluation, section, prompts, steps, sampling, stream, placement))
+    return found
+
+
+def prompts_of(label: str, section: EvalSection) -> list[Prompt]:
+    """Return the prompts of an evaluation: those that its section names, else its own.
+
+    Raises:
+        RecipeError: there are none, or none that it is about.
+    """
+    kind, named = section.evaluation.component, section.config.prompts
+    prompts = answers.prompts(kind) if named is None else load_prompts(named)
+    if not prompts:
+        raise RecipeError(
+            f"eval.{label}: say what to paint: prompts = a prompt set or a file (--prompts SET)"
+        )
+    wanted = answers.wanted(kind, prompts)
+    if not wanted:
+        raise RecipeError(f"eval.{label}: no prompt of {named!r} is one that this evaluation can use")
+    return wanted
+
+
+def first_of_each(
+    evaluation: Evaluation | type[Evaluation], prompts: Sequence[Prompt], number: int
+) -> list[Prompt]:
+    """Return the first ``number`` prompts of each of an evaluation's tasks, task by task."""
+    by_task: dict[str, list[Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        by_task[evaluation.task(prompt)].append(prompt)
+    return [prompt for task in by_task.values() for prompt in task[:number]]
+
+
+def row_of(label: str, when: str, report: Report) -> dict[str, str | float]:
+    """Return what ``metrics.jsonl`` says of an evaluation: its headline, and what else has a standard error."""
+    (_, headline), *others = report.numbers.items()
+    row: dict[str, str | float] = {"when": when, label: headline.mean}
+    if headline.se == headline.se:  # NaN: it has none
+        row[f"{label}_se"] = headline.se
+    return row | {f"{label}_{name}": number.mean for name, number in others if number.se == number.se}
