@@ -47,6 +47,10 @@ def _of(kind: type[Component], config: BaseModel) -> dict[str, Any]:
 def name_class(kind: type[Component]) -> dict[str, str]:
     """Return ``class``, and for one from a file ``source_sha256``."""
     source = _source(kind)
+    if digest := getattr(
+        kind, "source_sha256", None
+    ):  # of a function, which has no file, or is a part of one
+        return {"class": kind.__qualname__, "source_sha256": digest}
     if source is None:
         return {"class": f"{kind.__module__}:{kind.__qualname__}"}
     return {"class": kind.__qualname__, "source_sha256": files.sha256(source)}

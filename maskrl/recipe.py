@@ -180,6 +180,17 @@ def read_evaluation(label: str, overrides: Sequence[str]) -> EvalSection:
             f"--set {others[0]}: nothing is painted and no recipe is read, so it would be ignored; what can be set is"
             f" eval.{label}"
         )
+    return read_section(label, data["eval"][label])
+
+
+def read_section(label: str, section: Mapping[str, Any]) -> EvalSection:
+    """Read the section of one evaluation, ``[eval.LABEL]``; paths start from the working directory.
+
+    Raises:
+        RecipeError: there are mistakes, one line each.
+        PluginError: a component does not import.
+    """
+    data = {"eval": {label: dict(section)}}
     try:
         return validate(_Judging, data, {"base": Path.cwd(), "needs": Needs()}).eval[label]
     except ValidationError as error:
@@ -247,9 +258,9 @@ def _mistakes(path: Path, data: Mapping[str, Any], error: ValidationError) -> Re
 
 def _known_keys(detail: ErrorDetails, data: Mapping[str, Any], base: Path) -> list[str]:
     """List what could have been written where an unknown key stands."""
-    section, *inside = map(str, detail["loc"])
-    if detail["type"] != "extra_forbidden" or len(inside) > 2:
+    if detail["type"] != "extra_forbidden" or not 0 < len(detail["loc"]) <= 3:
         return []
+    section, *inside = map(str, detail["loc"])
     if section == "eval" and len(inside) == 2:
         name = data["eval"][inside[0]].get("name", inside[0])
         return [*EvalConfig.model_fields, *registry.load("evaluations", name, base).Config.model_fields]

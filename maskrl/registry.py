@@ -23,6 +23,7 @@ from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, UnknownC
 from maskrl.shared import Shared, put_back, shared
 
 INTERFACE_VERSION = 1
+SESSION = "session:"  # how a function is called that no file holds
 LOCAL_MODULE = "maskrl_local_"  # how modules are called that were imported from a file
 
 
@@ -32,12 +33,13 @@ class Kind:
 
     label: str
     interface: str
+    of_function: str | None = None  # what makes such a class of a plain function
 
 
 KINDS = {
     "generators": Kind("generator", "MaskedGenerator"),
     "transitions": Kind("transition", "TransitionProb"),
-    "rewards": Kind("reward", "RewardModel"),
+    "rewards": Kind("reward", "RewardModel", "maskrl.rewards.function:reward_class"),
     "filters": Kind("filter", "GroupFilter"),
     "reducers": Kind("reducer", "StepReducer"),
     "evaluations": Kind("evaluation", "Evaluation"),
@@ -160,6 +162,12 @@ def load(kind: str, name: str, base: Path | None = None) -> type[Any]:
         RecipeError: there is no such component, or two.
         PluginError: it does not import, or does not implement its interface.
     """
+    if name.startswith(SESSION):
+        function = name.removeprefix(SESSION)
+        raise RecipeError(
+            f"the {KINDS[kind].label} {function!r} was a function of a session, which no file holds: put it into one"
+            f" (my_file.py:{function}), or go on with maskrl.Trainer(..., reward={function})"
+        )
     if is_local(name):
         where = f"{KINDS[kind].label} {name!r}"
         return _concrete(_attribute(where, name, base or Path()), kind, where)
@@ -177,7 +185,12 @@ def load_any(name: str) -> tuple[str, type[Any]]:
         PluginError: it does not import, or implements no interface.
     """
     found = _attribute(repr(name), name, Path())
-    kinds = [kind for kind in KINDS if KINDS[kind].interface in _implemented(found)]
+    is_function = inspect.isfunction(found)
+    kinds = [
+        kind
+        for kind, known in KINDS.items()
+        if (known.of_function if is_function else known.interface in _implemented(found))
+    ]
     if not kinds:
         raise PluginError(f"{name!r} is no subclass of an interface in {_INTERFACES}")
     return kinds[0], _concrete(found, kinds[0], f"{KINDS[kinds[0]].label} {name!r}")
@@ -274,7 +287,9 @@ def _import_file(path: str) -> ModuleType:
 
 def _concrete(found: object, kind: str, where: str) -> type[Any]:
     """Check that ``found`` is a concrete class of the kind's interface."""
-    interface = KINDS[kind].interface
+    interface, of_function = KINDS[kind].interface, KINDS[kind].of_function
+    if inspect.isfunction(found) and of_function is not None:
+        found = importlib.metadata.EntryPoint("", of_function, kind).load()(found)
     if not inspect.isclass(found):
         raise PluginError(f"{where} is not a class")
     if interface not in _implemented(found):

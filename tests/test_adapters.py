@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_run import geneval_prompts
 
-from maskrl.cli.source import build_painter, open_source
+from maskrl.library.sources import build_painter, open_source
 from maskrl.recipe import read_recipe
 from maskrl.runtime.checkpoint import listed, load
 from maskrl.training.setup import set_up

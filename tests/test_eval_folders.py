@@ -318,8 +318,8 @@ def cut(path):
         (lambda f: (f / "00003/metadata.jsonl").unlink(), "00003/metadata.jsonl' is missing"),
         (lambda f: (f / "00003/metadata.jsonl").write_text("[1]"), "no metadata of GenEval's"),
         (lambda f: (f / "00003/metadata.jsonl").write_text('{"tag": "colors"}'), "no metadata of GenEval's"),
-        (lambda f: (f / "00003/samples/00001.png").unlink(), "00003' has 3 images and others have 4"),
-        (lambda f: shutil.rmtree(f / "00003/samples"), "00003' has 0 images and others have 4"),
+        (lambda f: (f / "00003/samples/00001.png").unlink(), "00003' has 3 images and '00000' has 4"),
+        (lambda f: shutil.rmtree(f / "00003/samples"), "00003' has 0 images and '00000' has 4"),
         (lambda f: cut(f / "00003/samples/00001.png"), "00001.png' is no whole image"),
         (lambda f: (f / "00003/samples/00001.png").write_text("no image"), "00001.png' is no whole image"),
         (lambda f: resave(f / "00003/samples/00001.png", "RGBA"), "00001.png' is RGBA, neither RGB nor grey"),
@@ -340,6 +340,32 @@ def test_a_folder_that_does_not_do_is_one_clear_line_and_no_result(folder, tmp_p
         judge(folder, tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_hole_among_the_prompts_of_another_tool_is_no_mean_of_what_is_left(folder, tmp_path):
+    (folder / "settings.json").unlink()
+    shutil.rmtree(folder / "00003")
+    with pytest.raises(
+        RecipeError, match="has prompts 2 and 4 and none in between: put back what is missing"
+    ):
+        judge(folder, tmp_path / "out")
+    shutil.move(folder / "00017", folder / "00003")  # as the message says
+    assert len(open_folder(folder).prompts) == 17
+
+
+@pytest.mark.parametrize("name", ["00001.webp", "img-0.png"])
+def test_a_picture_that_is_not_counted_is_named(folder, tmp_path, name):
+    (folder / "settings.json").unlink()
+    samples = folder / "00003/samples"
+    shutil.move(samples / "00001.png", samples / name)
+    with pytest.raises(RecipeError, match=f"'{name}' is not counted: images are NUMBER.png"):
+        judge(folder, tmp_path / "out")
+
+
+def test_a_byte_order_mark_before_the_metadata_is_none_of_them(folder, tmp_path):
+    path = folder / "00003/metadata.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert judge(folder, tmp_path / "out").rows == run().rows
 
 
 def test_prompts_that_are_not_genevals_are_named(folder, tmp_path):

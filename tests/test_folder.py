@@ -71,7 +71,6 @@ def test_a_run_of_another_recipe_is_left_alone(toy_recipe, tmp_path):
         *(
             "tracking.samples_every=7",
             "watch.every=3",
-            "eval.geneval.batch=3",
             "training.activation_checkpointing=true",
         ),
     ],

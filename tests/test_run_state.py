@@ -132,10 +132,10 @@ def test_what_a_kill_wrote_behind_the_checkpoint_is_made_again(cli, world):
 
 def test_the_base_is_measured_again_under_its_own_name(cli, world):
     run = half(cli, world)
-    before = json.loads((run / "eval" / "before" / "summary.json").read_text())
-    shutil.rmtree(run / "eval" / "before")
+    before = json.loads((run / "eval" / "geneval" / "before" / "summary.json").read_text())
+    shutil.rmtree(run / "eval" / "geneval" / "before")
     assert resume(cli, run).code == 0
-    again = json.loads((run / "eval" / "before" / "summary.json").read_text())
+    again = json.loads((run / "eval" / "geneval" / "before" / "summary.json").read_text())
     assert again["provenance"]["update"] == 0
     assert again["numbers"] == before["numbers"]
 
@@ -244,12 +244,12 @@ def empty(folder):
 @pytest.mark.parametrize("damage", [flip, empty])
 def test_a_base_that_was_changed_is_refused_and_the_advice_works(cli, world, damage):
     run = half(cli, world)
-    damage(run / "eval" / "before")
+    damage(run / "eval" / "geneval" / "before")
     result = resume(cli, run)
     assert result.code == 4, result
     assert len(result.err.splitlines()) == 1
     assert "delete that folder, and the base is evaluated again" in result.err
-    shutil.rmtree(run / "eval" / "before")
+    shutil.rmtree(run / "eval" / "geneval" / "before")
     assert resume(cli, run).code == 0
 
 
@@ -257,7 +257,7 @@ def test_an_old_record_of_the_base_is_compared_with_its_row(cli, world):
     run = half(cli, world)
     rows = (run / "metrics.jsonl").read_text().splitlines()
     noted = json.loads(rows[0])["geneval"]
-    summary = run / "eval" / "before" / "summary.json"
+    summary = run / "eval" / "geneval" / "before" / "summary.json"
     saved = json.loads(summary.read_text())
     shutil.copytree(run, world.parent / "other")
     rows[0] = json.dumps({**json.loads(rows[0]), "geneval": noted + 0.5})

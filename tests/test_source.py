@@ -6,8 +6,8 @@ import pytest
 from conftest import TOY
 from toy_run import geneval_prompts
 
-from maskrl.cli.source import open_source
 from maskrl.errors import PluginError, RecipeError
+from maskrl.library.sources import open_source
 
 
 def opened(recipe, run, checkpoint, overrides):

@@ -72,11 +72,6 @@ def refusal(path, content):
         ("lora.rank", "1_000_000", "lora.rank: 1,000,000 is more than 4,096: larger adapters"),
         ("lora.rnk", "1", "lora.rnk: unknown key; did you mean 'rank'?"),
         ("filter.warmup", "1.5", "filter.warmup: input should be a valid integer, not 1.5"),
-        (
-            "eval.geneval.images_per_prompt",
-            str(10**12),
-            "eval.geneval.images_per_prompt: 1,000,000,000,000 is more than 10,000",
-        ),
         ("prompts.train", "''", "prompts.train: there is no file '' beside the recipe"),
         ("prompts.train", "'/'", "prompts.train: '/' is no file of prompts"),
         ("prompts.train", "'/dev/zero'", "prompts.train: '/dev/zero' is no file of prompts"),
@@ -124,6 +119,22 @@ def test_a_number_of_thousands_of_digits_is_refused(tmp_path, number):
     [
         ("typo.key=", "typo: unknown key"),
         ("typo=", "typo: unknown key"),
+        (
+            "eval.geneval.images_per_prompt=1000000000000",
+            "1,000,000,000,000 is more than 10,000: a mean needs no",
+        ),
+        (
+            "eval.geneval.imges_per_prompt=3",
+            "eval.geneval.imges_per_prompt: unknown key; did you mean 'images_per",
+        ),
+        ("eval.geneval.detectr=shapes", "eval.geneval.detectr: unknown key; did you mean 'detector'?"),
+        (
+            "eval.prompts=shapes_geneval",
+            "eval.prompts: every evaluation has a section of its own now: write [eval",
+        ),
+        ("eval.every=", "eval.every: every evaluation has a section of its own now"),
+        ("eval.hard.name=gneval", "no evaluation is called 'gneval'; did you mean 'geneval'"),
+        ("eval.geneval=3", "eval.geneval: is a section: write [eval.NAME]"),
         ("grpo.grop_size=", "grpo.grop_size: unknown key; did you mean 'group_size'?"),
         ("filter.percentle=", "filter.percentle: unknown key; did you mean 'percentile'?"),
         ("lora.rnk=", "lora.rnk: unknown key; did you mean 'rank'?"),

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, build_painter, open_source
+from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption
 from maskrl.errors import TrainingError
+from maskrl.library.sources import build_painter, open_source
 
 app = typer.Typer(no_args_is_help=True, help="Test before money is spent.")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from maskrl import registry
 from maskrl.cli.eval_command import command_of, refuse_old
@@ -30,7 +30,7 @@ class Evaluations(TyperGroup):
         own = super().get_command(ctx, name)
         if own is not None or not (name in offers() or "/" in name or registry.is_local(name)):
             return own
-        return _forwarding(name)
+        return _Unread(name, help=summary(offers().get(name)))
 
 
 def offers() -> dict[str, registry.Offer]:
@@ -42,21 +42,16 @@ def offers() -> dict[str, registry.Offer]:
     }
 
 
-def _forwarding(name: str) -> Any:
-    """Make a command that is made of the evaluation's class once it is called."""
-    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    everything = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+class _Unread(TyperCommand):
+    """The command of an evaluation whose class has not been imported: it is made of it once somebody calls it."""
 
-    @made.command(name=name, help=summary(offers().get(name)), context_settings=everything)
-    def forward(ctx: typer.Context) -> None:
-        refuse_old(name, ctx.args)
-        real = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        real.command(name=name)(command_of(name))
-        command = typer.main.get_command(real)
-        with command.make_context(name, list(ctx.args), parent=ctx.parent) as inner:
-            command.invoke(inner)
-
-    return typer.main.get_command(made)
+    def make_context(self, info_name: Any, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the arguments, by the evaluation's own options."""
+        name = str(self.name)
+        refuse_old(name, args)
+        made = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        made.command(name=name)(command_of(name))
+        return typer.main.get_command(made).make_context(info_name, args, parent=parent, **extra)
 
 
 def summary(offer: registry.Offer | None) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -22,8 +22,9 @@ from maskrl.cli.eval_images import (
     show_progress,
     there,
 )
-from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption, open_source, override
+from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption
 from maskrl.errors import PluginError, RecipeError
+from maskrl.library.sources import open_source, override
 
 if TYPE_CHECKING:
     from maskrl.interfaces import Evaluation
@@ -189,7 +190,7 @@ def _evaluate(component: type[Evaluation], name: str, own: list[str], options: O
     place = results_folder(options.out, options.run, options.images)
     settings = [*own, *(options.overrides or ())]
     if options.images is None:
-        recipe, section = _of_recipe(component, name, settings, options)
+        recipe, section = _of_recipe(name, settings, options)
         evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
         opened = painted(evaluation, section, recipe, place, label)
     else:
@@ -212,34 +213,18 @@ def _evaluate(component: type[Evaluation], name: str, own: list[str], options: O
             print_report(evaluation, report, found.out)
 
 
-def _of_recipe(
-    component: type[Evaluation], name: str, settings: list[str], options: Options
-) -> tuple[Recipe, EvalSection]:
+def _of_recipe(name: str, settings: list[str], options: Options) -> tuple[Recipe, EvalSection]:
     """Read the recipe that paints, and the evaluation's section in it, which it may not have."""
+    from maskrl.training.evaluating import as_others
+
     label = label_of(name)
     settings = [_named(label, name), *settings, *options.painting(label)]
     recipe = open_source(options.recipe, options.run, options.checkpoint, settings, ("generators",))
-    return recipe, _as_others(component, recipe.eval[label], recipe)
+    return recipe, as_others(recipe.eval[label], recipe)
 
 
 def _named(label: str, name: str) -> str:
     return f"eval.{label}.name={json.dumps(name, ensure_ascii=False)}"
-
-
-def _as_others(component: type[Evaluation], section: EvalSection, recipe: Recipe) -> EvalSection:
-    """Let a section that says nothing of prompts, images, steps and batch say what the recipe's first one does."""
-    from maskrl.evaluations import answers
-
-    others = [other for other in recipe.eval.values() if other is not section]
-    if not others:
-        return section
-    unsaid = type(section.config).model_fields.keys() - section.config.model_fields_set - {"every", "subset"}
-    if component.images_per_prompt is not None:
-        unsaid -= {"images_per_prompt"}
-    if answers.prompts(component):
-        unsaid -= {"prompts"}
-    said = {key: getattr(others[0].config, key) for key in unsaid}
-    return replace(section, config=section.config.model_copy(update=said))
 
 
 def _of_folder(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from maskrl.cli.source import build_painter
 from maskrl.errors import RecipeError
+from maskrl.library.sources import build_painter
 
 if TYPE_CHECKING:
     from maskrl.evals.images import ImageFolder

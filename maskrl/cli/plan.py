@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskrl.cli.source import RecipeOption, SetOption, open_source
+from maskrl.cli.source import RecipeOption, SetOption
+from maskrl.library.sources import open_source
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskrl.cli.eval_command import GuidanceOption
-from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, build_painter, open_source, override
+from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption
 from maskrl.errors import RecipeError
+from maskrl.library.sources import build_painter, open_source, override
 
 if TYPE_CHECKING:
     from maskrl.recipe import Recipe

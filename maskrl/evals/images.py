@@ -185,7 +185,9 @@ def open_folder(folder: Path) -> ImageFolder:
     )
     if not places:
         raise RecipeError(f"{str(folder)!r} holds no images in GenEval's layout: 00000/samples/00000.png")
-    _check_no_hole(folder, places)
+    settings = read_settings(folder)
+    if settings is None:
+        _check_no_hole(folder, places)
     prompts = [_read_prompt(place / "metadata.jsonl") for place in places]
     names = [[f"{place.name}/samples/{name}" for name in _images(place / "samples")] for place in places]
     most = max(map(len, names))
@@ -201,7 +203,7 @@ def open_folder(folder: Path) -> ImageFolder:
                 f"{str(place)!r} has {len(found)} images and {fullest.name!r} has {most}: paint what is missing"
                 f"{_not_counted(place)}, or take out what is too much"
             )
-    images = ImageFolder(folder, prompts, names, read_settings(folder))
+    images = ImageFolder(folder, prompts, names, settings)
     _check_whole(images)
     return images
 

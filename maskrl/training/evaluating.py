@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +19,7 @@ from maskrl.pixels import rounded
 from maskrl.recipe import Recipe
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import load_prompts, prompts_digest
-from maskrl.sections import EvalSection
+from maskrl.sections import EvalConfig, EvalSection
 from maskrl.types import Prompt, Stream
 
 Show = Callable[[int, int], None]
@@ -119,6 +119,21 @@ def prompts_of(label: str, section: EvalSection) -> list[Prompt]:
     if not wanted:
         raise RecipeError(f"eval.{label}: no prompt of {named!r} is one that this evaluation can use")
     return wanted
+
+
+def as_others(section: EvalSection, recipe: Recipe) -> EvalSection:
+    """Let a section that says nothing of prompts, images, steps or batch say what the recipe's first other one says."""
+    others = [other for other in recipe.eval.values() if other is not section]
+    if not others:
+        return section
+    component = section.evaluation.component
+    unsaid = EvalConfig.model_fields.keys() - section.config.model_fields_set - {"every", "subset"}
+    if component.images_per_prompt is not None:
+        unsaid -= {"images_per_prompt"}
+    if answers.prompts(component):
+        unsaid -= {"prompts"}
+    said = {key: getattr(others[0].config, key) for key in unsaid}
+    return replace(section, config=section.config.model_copy(update=said))
 
 
 def first_of_each(

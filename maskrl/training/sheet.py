@@ -27,17 +27,29 @@ def save_sheet(
     labels: Sequence[str] = (),
     marks: Sequence[Sequence[Mark]] = (),
 ) -> None:
-    """Write a PNG: a column per caption, and a row per element of ``rows``; every image has a frame.
+    """Write what :func:`draw_sheet` draws as a PNG, whole or not at all; its folder is made.
+
+    Raises:
+        TrainingError: the place cannot be written.
+    """
+    sheet = draw_sheet(captions, rows, labels, marks)
+    with files.whole(path) as unfinished:
+        sheet.save(unfinished, format="PNG")
+
+
+def draw_sheet(
+    captions: Sequence[str],
+    rows: Sequence[Tensor],
+    labels: Sequence[str] = (),
+    marks: Sequence[Sequence[Mark]] = (),
+) -> Image.Image:
+    """Draw a column per caption, and a row per element of ``rows``; every image has a frame.
 
     Args:
-        path: of the PNG, whole or not at all; its folder is made.
         captions: one per column, written above it.
         rows: Float [at most len(captions), 3, H, W] in [0, 1] each.
         labels: one per row, written to its left; none without.
         marks: one per image, row by row: its frame has the colour of right or wrong, and the word stands below it.
-
-    Raises:
-        TrainingError: the place cannot be written.
     """
     font = ImageFont.load_default(FONT_SIZE)
     cells = [[_enlarge(image) for image in row] for row in rows]
@@ -62,8 +74,7 @@ def save_sheet(
         for column, picture in enumerate(pictures):
             sheet.paste(picture, places[row][column])
             _frame(draw, places[row][column], picture.size, marks[row][column] if marks else None, font)
-    with files.whole(path) as unfinished:
-        sheet.save(unfinished, format="PNG")
+    return sheet
 
 
 def _frame(
