@@ -38,15 +38,15 @@ def evaluate_generator(
     """
     own = recipe.eval[name].settings() if name in recipe.eval else {"name": name}
     asked = settings.get("prompts")
-    is_list = asked is not None and not isinstance(asked, str)
-    changed = {key: value for key, value in settings.items() if key != "prompts" or not is_list}
+    texts = None if asked is None or isinstance(asked, str) else list(asked)
+    changed = {key: value for key, value in settings.items() if key != "prompts" or texts is None}
     section = as_others(read_section(name, {**own, **changed}), recipe)
     evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
     placement.place_judge(evaluation)
     return evaluate(
         evaluation,
         generator,
-        [Prompt(text) for text in asked] if is_list else prompts_of(name, section),
+        prompts_of(name, section) if texts is None else [Prompt(text) for text in texts],
         sampling=sampling,
         num_steps=section.config.num_steps or recipe.grpo.steps(generator.spec),
         images_per_prompt=section.images_per_prompt,
