@@ -122,7 +122,7 @@ def _check_class(kind: str, component: type[Any]) -> str:
     except MaskRLError as error:
         if not component.paths and not (kind == "evaluations" and isinstance(error, RecipeError)):
             raise
-        return f"imports; it is not built without weights or settings ({error}), so its own tests call the contract checks"
+        return f"imports; it is not built without weights or settings ({error}): its own tests call the contract checks"
     try:
         with asking(component):
             checks[kind](built)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maskrl.asking import asking, refused
 from maskrl.errors import RecipeError
-from maskrl.grpo.answers import TERM
+from maskrl.grpo.answers.rewards import TERM
 from maskrl.interfaces import DistributionEvaluation, Evaluation, ImageEvaluation, Number, Row
 from maskrl.types import Prompt
 
