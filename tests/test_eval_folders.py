@@ -60,7 +60,7 @@ def judge(folder, out, detector=None):
     )
 
 
-class Killed(BaseException):
+class Killed(KeyboardInterrupt):
     pass
 
 
