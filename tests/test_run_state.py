@@ -263,9 +263,9 @@ def test_an_old_record_of_the_base_is_compared_with_its_row(cli, world):
     rows[0] = json.dumps({**json.loads(rows[0]), "geneval": noted + 0.5})
     (world.parent / "other" / "metrics.jsonl").write_text("\n".join(rows) + "\n")
     assert saved["numbers"]["overall"]["mean"] == noted
-    assert read_before(run, "geneval").overall == noted
+    assert read_before(run, "geneval").headline.mean == noted
     with pytest.raises(TrainingError, match=rf"say {noted}, metrics.jsonl {noted + 0.5}; delete that folder"):
-        read_before(world.parent / "other")
+        read_before(world.parent / "other", "geneval")
 
 
 def test_plugins_of_one_name_are_both_kept(cli, world):
