@@ -119,7 +119,7 @@ def test_an_evaluation_that_fails_between_updates_loses_none(cli, world):
     failed = start(cli, world, *evaluated)
     assert failed.code == 4, failed.err
     assert "update 6: the device is out of memory (tried to allocate 9 GiB); lower " in failed.err
-    assert "eval.geneval.batch" in failed.err
+    assert "eval.NAME.batch" in failed.err
     assert [path.name for path in listed(world.parent / "run/checkpoints")] == ["update_00006"]
     assert cli("train", "--run", "run", "--resume").code == 0
     assert start(cli, world, *evaluated, run="whole").code == 0
