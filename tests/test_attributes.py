@@ -58,6 +58,16 @@ def test_a_generator_is_looked_at_when_it_is_built(tmp_path, body, complaint):
     assert "\n" not in str(error.value)
 
 
+def test_a_mask_that_is_a_code_ends_a_run_with_a_line(cli, toy_recipe, tmp_path):
+    code = TOY.read_text().replace("TOKENS, CODES, CODES, (2, 3)", "TOKENS, CODES, CODES - 1, (2, 3)")
+    assert code != TOY.read_text()
+    (tmp_path / "bad.py").write_text(code)
+    settings = ["--set", f"generator.name={tmp_path}/bad.py:ToyGenerator", "--run", tmp_path / "run"]
+    result = cli("train", "--recipe", toy_recipe, *settings)
+    assert result.code == 3
+    assert "'ToyGenerator' breaks its contract: spec.mask_id = 3 is a code" in result.err.replace("\n", " ")
+
+
 def test_a_run_without_anything_to_train_ends_with_a_line(cli, toy_recipe, tmp_path):
     code = TOY.read_text().replace(
         "if config.double:", "self.module.requires_grad_(False)\n        if config.double:"

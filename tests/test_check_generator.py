@@ -117,6 +117,17 @@ def by_column(self, tokens, condition, step, guidance, positions=None):
     return logits if positions is None else logits.transpose(0, 1)[positions.T]
 
 
+def overwrite_condition(tokens, condition, *rest):
+    condition.letters.add_(1)
+    return (tokens, condition, *rest)
+
+
+def replace_masks(tokens, *rest):
+    masked = tokens.clone()
+    tokens[tokens == CODES] = 0
+    return (masked, *rest)
+
+
 def overwrite_step(tokens, condition, step, *rest):
     step.t.add_(1).remainder_(STEPS)
     return (tokens, condition, step, *rest)
@@ -234,7 +245,10 @@ FAULTS = {
     "grid": (spec(grid=(2, 2)), "does not hold 6 tokens"),
     "one code": (spec(num_codes=1), "fewer than two codes"),
     "steps": (spec(sampler=SamplerDefaults(num_steps=7)), "num_steps = 7"),
-    "steps as a float": (spec(sampler=SamplerDefaults(num_steps=3.0)), "num_steps = 3.0 is no integer"),
+    "steps as a float": (
+        spec(sampler=SamplerDefaults(num_steps=3.0)),
+        "its 'spec.sampler.num_steps' is of type float",
+    ),
     "schedule": (spec(sampler=SamplerDefaults(3, schedule="cosin")), "schedule"),
     "temperature": (
         spec(sampler=SamplerDefaults(3, temperature_rule="no")),
@@ -281,9 +295,19 @@ FAULTS = {
         {"prefill": remember, "logits": logits_of_memory},
         "'prefill' after the weights moved gives the logits of the weights before",
     ),
+    "no condition": (
+        {"encode": lambda self, prompts: None},
+        "encode returned NoneType, which is no Condition",
+    ),
+    "no spec": ({"spec": None}, "its 'spec' is of type NoneType; wanted is GeneratorSpec"),
+    "condition overwritten": (
+        before("logits", overwrite_condition),
+        "logits has noise, or changed its condition",
+    ),
+    "masks replaced": (before("logits", replace_masks), "logits changed the tokens"),
     "a bare tensor": (
         {"encode": lambda self, prompts: Good.encode(self, prompts).letters},
-        "encode returned|has no attribute 'letters'",
+        "encode returned int64",
     ),
     "stale condition": ({"logits": stale}, "encoded before the weights moved"),
     # logits
@@ -352,8 +376,6 @@ FAULTS = {
         built(lambda self: self.painter.requires_grad_()),
         "a tensor with a gradient",
     ),
-    "fp64 pixels": (after("decode", lambda x: x.double()), "float64"),
-    "bf16 pixels": (after("decode", lambda x: x.bfloat16()), "bfloat16"),
     "byte pixels": (after("decode", lambda x: (x * 255).byte()), "uint8"),
     "noise in pixels": (
         after("decode", lambda x: x * (1 - 0.1 * torch.rand(1, generator=NOISE))),
@@ -429,6 +451,8 @@ def zero(self):
 
 
 SOUND = {
+    "fp64 pixels": after("decode", lambda x: x.double()),
+    "fp16 pixels": after("decode", lambda x: x.half()),
     "no guidance": {**spec(sampler=SamplerDefaults(num_steps=3)), "logits": refuse_guidance},
     "few steps": {"logits": few_steps},
     "a head that begins at zero": built(zero),

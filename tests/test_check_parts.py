@@ -110,6 +110,19 @@ def overwrite(logits, taken):
     return logits, taken
 
 
+def with_their_order(self, logits, taken):
+    """Also how likely the order was in which they were revealed, up to its denominators."""
+    logp = log_p(logits, taken)
+    everywhere = taken.unpack(logp, -1e9)
+    order = everywhere.masked_fill(~taken.revealed, 0.0).sum(dim=1)
+    order = order - everywhere.logsumexp(dim=1) * taken.revealed.sum(dim=1)
+    return taken.sum_rows(logp.masked_fill(~taken.pack(taken.revealed), 0.0)) + order.clamp(max=0)
+
+
+def test_a_sound_transition_may_know_the_order():
+    testing.check_transition(mine(TransitionProb, log_prob=with_their_order))
+
+
 @pytest.mark.parametrize("change", [lambda logp: logp, lambda logp: logp / 2, lambda logp: logp.double()])
 def test_a_sound_transition_passes(change):
     testing.check_transition(mine(TransitionProb, **transition(change)))
@@ -124,7 +137,10 @@ TRANSITIONS = {
     "detached": (transition(torch.Tensor.detach), "cut off from the logits"),
     "batch mean": (transition(lambda x: x - x.mean() / 2), "depends on the other rows"),
     "step of the first row": ({"log_prob": of_the_first_step}, "depends on the other rows"),
-    "the first revealed": ({"log_prob": of_the_first_revealed}, "does not rise"),
+    "the first revealed": (
+        {"log_prob": of_the_first_revealed},
+        "does not depend on the logits of some code",
+    ),
     "of the batch's longest": (seen_by_row(lambda logp, n: logp / n.max()), "depends on the other rows"),
     "normaliser cut off": ({"log_prob": without_normaliser}, "part is cut off"),
     "log of the softmax": (

@@ -270,6 +270,22 @@ def test_check_on_policy_finds_a_gradient_that_does_not_arrive(cli, toy_recipe, 
     )
 
 
+def test_check_on_policy_names_what_raises_on_the_way_back(cli, toy_recipe, tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from maskrl.transitions.p_theta2 import PTheta2\nimport torch\n"
+        "class Back(torch.autograd.Function):\n"
+        "    forward = staticmethod(lambda ctx, x: x.clone())\n"
+        "    @staticmethod\n    def backward(ctx, gradient):\n        raise ValueError('no way back')\n"
+        "class Bad(PTheta2):\n"
+        "    def log_prob(self, *given):\n        return Back.apply(super().log_prob(*given))\n"
+    )
+    result = cli(
+        "check", "on-policy", "--recipe", toy_recipe, "--set", f"transition.name={tmp_path}/bad.py:Bad"
+    )
+    assert result.code == 3
+    assert "the transition 'Bad' raised ValueError: no way back" in result.err.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("targets", "wrong"),
     [('["nope"]', "has no such layers"), ('["body.0", "text"]', "'text' is no linear layer; name linear")],

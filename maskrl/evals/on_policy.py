@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from maskrl.asking import asking_all
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.policy import check_score, policy_logits
@@ -78,7 +79,8 @@ class _Scorer:
 def _check(score: _Scorer, step: int, num_rows: int) -> StepCheck:
     rows = torch.arange(num_rows, device=score.trajectory.state.device)
     first = score(rows, step)
-    gradient = _gradient_norm(first, score.generator)
+    with asking_all(score.generator, score.transition):
+        gradient = _gradient_norm(first, score.generator)
     again = score(rows, step).detach()  # with a graph, as in training: kernels may differ without one
     logp = first.detach()
     with torch.no_grad():

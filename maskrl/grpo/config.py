@@ -140,6 +140,8 @@ def resolve(
         PluginError: the generator's defaults name what is in no table, or it takes one weight of guidance for all rows.
     """
     _check_guidance(generator)
+    if 0 <= spec.mask_id < spec.num_codes:
+        raise refused(generator or MaskedGenerator, f"spec.mask_id = {spec.mask_id} is a code")
     published = {**vars(spec.sampler), "guidance_train": 0.0, "guidance_eval": spec.sampler.guidance}
     try:
         SamplingConfig(**{key: published[key] for key in SamplingConfig.model_fields if key in published})

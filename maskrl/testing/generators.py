@@ -8,9 +8,11 @@ from dataclasses import replace
 import torch
 
 from maskrl.asking import asking
+from maskrl.attributes import check_attributes
 from maskrl.errors import RecipeError
+from maskrl.grpo import answers
 from maskrl.grpo.answers import kind
-from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.interfaces import MaskedGenerator
 from maskrl.testing.classes import check_class
 from maskrl.testing.gradients import check_gradient
 from maskrl.testing.promises import NOISE, PROMPTS, apart, quiet, require, require_close, require_floats
@@ -34,6 +36,7 @@ def check_generator(component: MaskedGenerator, prompts: Sequence[Prompt] = PROM
         PluginError: it does not keep to :class:`maskrl.interfaces.MaskedGenerator`.
     """
     check_class(type(component))
+    check_attributes(component)
     with asking(component):
         _check_networks(component)
         check_spec(component)
@@ -61,7 +64,7 @@ def _scene(component: MaskedGenerator, prompts: Sequence[Prompt]) -> Scene:
     """Show the prompts, with guidance unless the generator refuses any."""
     scene = Scene(component, prompts)
     try:
-        scene.logits(scene.weight)
+        Scene(component, prompts).logits(scene.weight)
     except RecipeError:
         default = component.spec.sampler.guidance
         require(component, default == 0, f"spec.sampler.guidance = {default}, but logits refuse any guidance")
@@ -104,7 +107,9 @@ def _check_logits(scene: Scene, guidance: float) -> None:
     require(component, precise or coarse, f"logits {asked} are {kind(full)}, not in fp32")
     rounded = not scene.is_bf16 and torch.equal(full.bfloat16().to(full.dtype), full)
     require(component, not rounded, f"logits {asked} are rounded to bf16")
-    require_close(component, full, scene.logits(guidance), "logits has noise", NOISE)
+    require_close(
+        component, full, scene.logits(guidance), "logits has noise, or changed its condition", NOISE
+    )
     for positions in (scene.masked, scene.some):
         packed = scene.logits(guidance, positions=positions)
         shape = (int(positions.sum()), spec.num_codes)
@@ -160,16 +165,12 @@ def _check_inputs(scene: Scene) -> None:
 def _check_conditions(scene: Scene) -> None:
     """Rows of a condition can be picked and repeated, before and after ``prefill``, which changes no logits."""
     component, rows = scene.component, torch.tensor([scene.size - 1, 0, 0])
-    read = scene.condition
-    require(component, isinstance(read, Condition), f"encode returned {kind(read)}, which is no Condition")
     picked = scene.pick(rows)
     full = scene.logits(scene.weight)
     complaint = "rows that 'select' picked or repeated have other logits"
     require_close(component, full[rows.to(full.device)], picked.logits(scene.weight), complaint)
     with quiet(component, "prefill"):
-        filled = component.prefill(scene.condition)
-    fine = isinstance(filled, Condition)
-    require(component, fine, f"prefill returned {kind(filled)}, which is no Condition")
+        filled = answers.prefill(component, scene.condition)
     require_close(
         component, full, scene.logits(scene.weight), "'prefill' changed the condition it was given", NOISE
     )
@@ -207,21 +208,17 @@ def _check_num_steps(scene: Scene) -> None:
 def _check_decode(scene: Scene) -> None:
     component, spec = scene.component, scene.component.spec
     tokens, condition = scene.codes(), scene.condition
-    given = tokens.clone()
     with quiet(component, "decode"):
-        images = component.decode(tokens, condition)
-    shape = (scene.size, 3, *spec.image_size)
-    require_floats(component, "decode", images, shape, torch.float32)
-    require(component, not images.requires_grad, "decode returned a tensor with a gradient")
-    low, high = float(images.min()), float(images.max())
-    require(component, low >= 0 and high <= 1, f"decode returned pixels in [{low}, {high}], not in [0, 1]")
-    require(component, torch.equal(tokens, given), "decode changed the tokens")
-    require_close(component, images, component.decode(tokens, condition), "decode has noise", NOISE)
+        raw = component.decode(tokens.clone(), condition)
+    gradient = isinstance(raw, torch.Tensor) and raw.requires_grad
+    require(component, not gradient, "decode returned a tensor with a gradient")
+    images = answers.decode(component, tokens, condition)
+    require_close(component, images, answers.decode(component, tokens, condition), "decode has noise", NOISE)
     one = condition.select(torch.tensor([0]))
-    alone = component.decode(tokens[:1], one)
+    alone = answers.decode(component, tokens[:1], one)
     require_close(component, images[:1], alone, "the pixels of an image depend on the others")
     rows = torch.arange(BATCHES[0], device=tokens.device) % scene.size
-    many = component.decode(tokens[rows], condition.select(rows))
+    many = answers.decode(component, tokens[rows], condition.select(rows))
     require_close(component, images[rows], many, "the pixels of an image are others in a larger batch")
-    other = component.decode((tokens[:1] + 1) % spec.num_codes, one)
+    other = answers.decode(component, (tokens[:1] + 1) % spec.num_codes, one)
     require(component, apart(alone, other) > 0, "the pixels do not depend on the codes")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maskrl.asking import asking
+from maskrl.attributes import check_attributes
 from maskrl.errors import RecipeError
 from maskrl.grpo import answers
 from maskrl.grpo.terms import term_weights
@@ -55,6 +56,7 @@ def check_reward(
         RecipeError: these prompts are none that it can judge.
     """
     check_class(type(component))
+    check_attributes(component)
     shown = pictures(len(prompts), image_size) if images is None else images
     with asking(component):
         asked = copy.deepcopy(list(prompts))

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from maskrl.grpo import answers
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Prompt, StepIndex, Stream
 
@@ -46,7 +47,7 @@ class Scene:
         """What the generator knows of the prompts, row by row."""
         if self.asked is not None:
             return self.asked
-        condition = self.component.encode(self.prompts)
+        condition = answers.encode(self.component, self.prompts)
         return condition if self.rows is None else condition.select(self.rows)
 
     @cached_property
