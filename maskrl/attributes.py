@@ -13,8 +13,12 @@ def check_attributes(component: Any) -> None:
     """Look at what a component's class lists in ``attributes``: dotted names, and the type, or [the type of each].
 
     Raises:
-        PluginError: one is not there, or something else.
+        PluginError: one is not there, or something else, or the component is a wrapper around nothing.
     """
+    with asking(component):
+        inner = component.unwrapped()
+    if not hasattr(inner, "unwrapped"):
+        raise refused(component, f"unwrapped returned {type(inner).__name__}, which is no component")
     for name, wanted in type(component).attributes.items():
         with asking(component):
             value = attrgetter(name)(component)

@@ -171,6 +171,7 @@ class Chosen(Generic[C]):
             PluginError: it does not import, its own code raised something, or it lacks what is read of it.
         """
         component, config = self._read()
+        _as_json(component, config)  # what cannot be saved is refused before a run begins, not after it
         with asking(component):
             built = component(config)
         check_attributes(built)
@@ -182,15 +183,25 @@ class Chosen(Generic[C]):
         return "_found" in vars(self)
 
     def settings(self) -> dict[str, Any]:
-        """Return the section: with every default if it was read, else as it is written."""
-        settings = self._found[1].model_dump(mode="json") if self.is_read else self._written
-        return {"name": self.name, **settings}
+        """Return the section: with every default if it was read, else as it is written.
+
+        Raises:
+            PluginError: a setting is of a type that cannot be saved as JSON.
+        """
+        return {"name": self.name, **(_as_json(*self._found) if self.is_read else self._written)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Chosen) and (self.kind, self.settings()) == (other.kind, other.settings())
 
     def __hash__(self) -> int:
         return hash((self.kind, self.name))
+
+
+def _as_json(component: type[Component], config: ComponentConfig) -> dict[str, Any]:
+    try:
+        return config.model_dump(mode="json")
+    except ValueError as error:  # pydantic's
+        raise refused(component, f"its settings cannot be saved as JSON: {error}") from error
 
 
 def build(kind: str, section: Mapping[str, Any], base: Path) -> Component:

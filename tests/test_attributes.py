@@ -25,6 +25,8 @@ REWARDS = {
     "modules = {'clip': nn.Linear(1, 1)}": "its 'modules' is of type dict; wanted is a sequence of Module",
     "modules = ('clip',)": "its 'modules' is of type tuple; wanted is a sequence of Module",
     "modules = property(lambda self: 1 / 0)": "raised ZeroDivisionError",
+    "unwrapped = lambda self: None": "unwrapped returned NoneType, which is no component",
+    "unwrapped = lambda self: 1 / 0": "raised ZeroDivisionError",
     "Config = None": "its Config is no ComponentConfig",
     "Config = dict": "its Config is no ComponentConfig",
     "Config = type('Config', (BaseModel,), {})": "its Config is no ComponentConfig",
@@ -77,6 +79,33 @@ def test_a_run_without_anything_to_train_ends_with_a_line(cli, toy_recipe, tmp_p
     result = cli("train", "--recipe", toy_recipe, *settings)
     assert result.code == 3
     assert "no parameter of module asks for a gradient: nothing can be trained" in result.err.replace(
+        "\n", " "
+    )
+
+
+def test_settings_that_are_no_json_end_a_run_with_a_line(cli, toy_recipe, tmp_path):
+    (tmp_path / "bad.py").write_text(
+        f"{HEAD}\nclass Bad(Reward):\n"
+        "    class Config(ComponentConfig, arbitrary_types_allowed=True):\n        k: nn.Module = nn.Linear(1, 1)\n"
+    )
+    settings = ["--set", f"reward.name={tmp_path}/bad.py:Bad", "--run", tmp_path / "run"]
+    result = cli("train", "--recipe", toy_recipe, *settings)
+    assert result.code == 3
+    assert "the reward 'Bad' breaks its contract: its settings cannot be saved as JSON" in result.err.replace(
+        "\n", " "
+    )
+
+
+def test_a_filters_state_that_is_no_json_ends_a_run_with_a_line(cli, toy_recipe, tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from maskrl.filters.keep_all import KeepAll\nclass Bad(KeepAll):\n"
+        "    def state_dict(self):\n        state = {}\n"
+        "        for _ in range(10**5):\n            state = {'a': state}\n        return state\n"
+    )
+    settings = ["--set", f"filter.name={tmp_path}/bad.py:Bad", "--run", tmp_path / "run"]
+    result = cli("train", "--recipe", toy_recipe, *settings)
+    assert result.code == 3
+    assert "the filter 'Bad' breaks its contract: state_dict cannot be saved as JSON" in result.err.replace(
         "\n", " "
     )
 

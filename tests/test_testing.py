@@ -298,6 +298,7 @@ PROMPT_SETS = {
     "no list": (lambda self: iter(Sentences.prompts(self)), "no list"),
     "no text": (lambda self: [Prompt("a"), Prompt(" ")], "without a text"),
     "strings": (lambda self: ["a star"], "which is no Prompt"),
+    "no words": (lambda self: [Prompt(None)], "which is no Prompt"),
     "metadata": (lambda self: [Prompt("a star", None)], "which is no Prompt"),
     "order": (shuffled, "differ from call to call"),
     "instance": (lambda self: [Prompt(str(id(self)))], "differ from instance to instance"),

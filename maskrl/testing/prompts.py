@@ -23,7 +23,11 @@ def check_prompts(component: PromptSet) -> None:
             prompts = component.prompts()
         require(component, isinstance(prompts, list) and bool(prompts), "it holds no prompts, or no list")
         for prompt in prompts:
-            sound = isinstance(prompt, Prompt) and isinstance(prompt.metadata, Mapping)
+            sound = (
+                isinstance(prompt, Prompt)
+                and isinstance(prompt.text, str)
+                and isinstance(prompt.metadata, Mapping)
+            )
             require(component, sound, f"it holds {prompt!r}, which is no Prompt")
             require(component, bool(prompt.text.strip()), "it holds a prompt without a text")
         require(component, prompts == component.prompts(), "its prompts differ from call to call")

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 import torch
 
+from maskrl.asking import asking
 from maskrl.errors import TrainingError
+from maskrl.grpo import answers
 from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
 
@@ -20,7 +22,7 @@ def rescuing(setup: Setup, rescue: Callable[[], None]) -> Iterator[None]:
     The filter's history is put back first. After a step of the optimizer there is nothing sound to save: with several
     steps an update, half of it would be learnt.
     """
-    history, steps = copy.deepcopy(setup.actor.filter.state_dict()), 0
+    history, steps = copy.deepcopy(answers.filter_state(setup.actor.filter)), 0
 
     def count(*_: object) -> None:
         nonlocal steps
@@ -31,7 +33,8 @@ def rescuing(setup: Setup, rescue: Callable[[], None]) -> Iterator[None]:
         yield
     except BaseException:
         if steps == 0:
-            setup.actor.filter.load_state_dict(history)
+            with asking(setup.actor.filter):
+                setup.actor.filter.load_state_dict(history)
             rescue()
         raise
     finally:
