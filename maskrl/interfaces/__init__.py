@@ -133,6 +133,9 @@ class MaskedGenerator(Component):
         Returns:
             Float [B, N, V], or Float [M, V] for the M wanted positions, packed row by row; bf16 where the network
             computes in it and nothing was added to what came out.
+
+        Raises:
+            RecipeError: this generator has no guidance (its sampler's default is then 0), or takes no such T.
         """
 
     def confidence(self, logits: Tensor, proposals: Tensor, step: StepIndex) -> Tensor:
