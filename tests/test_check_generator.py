@@ -128,6 +128,11 @@ def replace_masks(tokens, *rest):
     return (masked, *rest)
 
 
+def no_more_gradients(found):
+    torch.set_grad_enabled(False)
+    return found
+
+
 def overwrite_step(tokens, condition, step, *rest):
     step.t.add_(1).remainder_(STEPS)
     return (tokens, condition, step, *rest)
@@ -326,6 +331,11 @@ FAULTS = {
     "detached with guidance": (
         after("guide", lambda x: x.detach()),
         "no gradient reaches module at guidance 1.5",
+    ),
+    "grad mode": (after("logits", no_more_gradients), "it changed torch's grad mode from True to False"),
+    "grad mode in encode": (
+        after("encode", no_more_gradients),
+        "it changed torch's grad mode from True to False",
     ),
     "fp16": (after("network", lambda x: x.half()), "logits of a network in fp32 are float16"),
     "bf16 of fp32": (after("logits", lambda x: x.bfloat16()), "logits of a network in fp32 are bfloat16"),

@@ -35,6 +35,14 @@ def one_update(**changes):
         {"sampling": {"value_temperature": 0.7}},
         {"config": {"num_updates": 3}},
         {"sampling": {"tau_init": 3.0}},
+        {"sampling": {"guidance_train": 1.5, "guidance_rule": "linear"}},
+        {
+            "generator": make(
+                ToyGenerator, confidence=lambda self, logits, proposals, step: -logits.amax(dim=1)
+            ),
+            "sampling": {"score": "generator"},
+            "transition": make(PTheta2),
+        },
     ],
 )
 def test_a_sound_policy_has_no_gap(changes):

@@ -64,7 +64,8 @@ def _scene(component: MaskedGenerator, prompts: Sequence[Prompt]) -> Scene:
     """Show the prompts, with guidance unless the generator refuses any."""
     scene = Scene(component, prompts)
     try:
-        Scene(component, prompts).logits(scene.weight)
+        with quiet(component, "logits"):
+            Scene(component, prompts).logits(scene.weight)
     except RecipeError:
         default = component.spec.sampler.guidance
         require(component, default == 0, f"spec.sampler.guidance = {default}, but logits refuse any guidance")

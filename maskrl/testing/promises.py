@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskrl.asking import refused
+from maskrl.asking import asking, refused
 from maskrl.component import Component
 from maskrl.grpo.answers import kind
 from maskrl.types import Prompt, Stream
@@ -56,9 +56,10 @@ def apart(left: Tensor, right: Tensor) -> float:
 
 @contextmanager
 def quiet(component: Component, what: str) -> Iterator[None]:
-    """Require that nothing is drawn from, and nothing done to, PyTorch's global generator."""
+    """Require that nothing is drawn from, and nothing done to, PyTorch's global generator and what else is shared."""
     before = torch.get_rng_state()
-    yield
+    with asking(component):
+        yield
     same = torch.equal(before, torch.get_rng_state())
     require(component, same, f"{what} uses the global random numbers, not those of a stream")
 
