@@ -263,8 +263,8 @@ def _implemented(found: object) -> set[str]:
 
     They are recognised by their names: importing them would import torch, which this layer does without.
     """
-    ours = (_INTERFACES, f"{_INTERFACES}.evaluation")
-    return {base.__qualname__ for base in getattr(found, "__mro__", ()) if base.__module__ in ours}
+    bases = getattr(found, "__mro__", ())
+    return {base.__qualname__ for base in bases if f"{base.__module__}.".startswith(f"{_INTERFACES}.")}
 
 
 def _import_file(path: str) -> ModuleType:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from toy import PROMPTS, ToyGenerator, gradients, rowwise, toy, toy_halves
 
 from maskrl.errors import PluginError, RecipeError
-from maskrl.evals.images import painted_settings
+from maskrl.evals.painted import painted_settings
 from maskrl.evals.sameness import differing, unknown
 from maskrl.grpo import guidance, positions, schedule, temperature
 from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
