@@ -26,19 +26,17 @@ import maskrl
 from maskrl import mistakes, recipe_file, registry
 from maskrl.component import Chosen, ComponentConfig, Needs, choose_section, validate
 from maskrl.errors import RecipeError
+from maskrl.eval_section import EvalConfig, EvalSection, Evaluations
 from maskrl.grpo.config import GRPOConfig, SamplingConfig
 from maskrl.identity import chosen_in
 from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
 from maskrl.sections import (
     CheckpointConfig,
-    EvalConfig,
-    EvalSection,
-    Evaluations,
+    HeldOutConfig,
     LoraConfig,
     PromptsConfig,
     TrackingConfig,
     TrainingConfig,
-    WatchConfig,
 )
 
 MOST_IMAGES = 1_000_000  # of an update
@@ -75,7 +73,7 @@ class Recipe(ComponentConfig):
     training: TrainingConfig
     lora: LoraConfig | None = None
     eval: Evaluations = Field(default_factory=dict)
-    watch: WatchConfig = WatchConfig()
+    watch: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     _adapters: Path | None = PrivateAttr(default=None)

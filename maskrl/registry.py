@@ -48,7 +48,7 @@ KINDS = {
 }
 
 _INTERFACES = "maskrl.interfaces"
-_GROUP = re.compile(rf"maskrl\.({'|'.join(KINDS)})\.v(\d+)")
+GROUP = re.compile(rf"maskrl\.({'|'.join(KINDS)})\.v(\d+)")
 
 
 @dataclass(frozen=True)
@@ -88,40 +88,11 @@ def installed() -> list[Offer]:
     offers: dict[tuple[str, int, str, str], Offer] = {}
     for distribution in importlib.metadata.distributions():
         for point in distribution.entry_points:
-            if match := _GROUP.fullmatch(point.group):
+            if match := GROUP.fullmatch(point.group):
                 package = (distribution.metadata["Name"] or "unnamed").lower().replace("_", "-")
                 offer = Offer(match[1], point.name, package, distribution.version, point.value, int(match[2]))
                 offers.setdefault((offer.kind, offer.interface, offer.name, package), offer)
     return [offers[key] for key in sorted(offers)]
-
-
-@dataclass(frozen=True)
-class Misnamed:
-    """An entry point in a group that looks like one of ours and is none: nobody will ever find it."""
-
-    group: str
-    name: str
-    package: str
-
-    def __str__(self) -> str:
-        groups = [f"maskrl.{kind}.v{INTERFACE_VERSION}" for kind in KINDS]
-        hint = nearest(self.group, groups)
-        return (
-            f"{self.package}: {self.name!r} is offered in {self.group!r}, which is no group of maskrl's{hint}"
-        )
-
-
-def misnamed() -> list[Misnamed]:
-    """List what packages offer in groups that are spelt wrongly, sorted; imports nothing."""
-    return sorted(
-        {
-            Misnamed(point.group, point.name, (distribution.metadata["Name"] or "unnamed").lower())
-            for distribution in importlib.metadata.distributions()
-            for point in distribution.entry_points
-            if point.group.lower().startswith("maskrl") and not _GROUP.fullmatch(point.group)
-        },
-        key=str,
-    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -288,7 +259,11 @@ def _import_file(path: str) -> ModuleType:
 def _concrete(found: object, kind: str, where: str) -> type[Any]:
     """Check that ``found`` is a concrete class of the kind's interface."""
     interface, of_function = KINDS[kind].interface, KINDS[kind].of_function
-    if inspect.isfunction(found) and of_function is not None:
+    if (
+        inspect.isfunction(found)
+        and of_function is not None
+        and len(inspect.signature(found).parameters) == 2
+    ):
         found = importlib.metadata.EntryPoint("", of_function, kind).load()(found)
     if not inspect.isclass(found):
         raise PluginError(f"{where} is not a class")

@@ -16,7 +16,7 @@ from torch import Tensor
 from maskrl.component import ComponentConfig
 from maskrl.evals.engine import evaluate
 from maskrl.evals.generate import generate
-from maskrl.evaluations.geneval import GenEval, judge_image
+from maskrl.evaluations.geneval import GenEvalBenchmark, judge_image
 from maskrl.generators.showo.generator import Showo
 from maskrl.geneval.metadata import TASKS
 from maskrl.grpo.config import Sampling, SamplingConfig, resolve
@@ -71,7 +71,7 @@ def main() -> None:
     sampling = resolve(SamplingConfig(), generator.spec)
     for guidance in args.guidance:
         report = evaluate(
-            GenEval(GenEval.Config()),
+            GenEvalBenchmark(GenEvalBenchmark.Config()),
             generator,
             ShapesGenEval(ComponentConfig()).prompts(),
             sampling=replace(sampling, guidance_eval=guidance),

@@ -80,7 +80,7 @@ def judge(network: ImageRewardNetwork, tokenizer: BertTokenizerFast, batch: Batc
     """Judge every picture by every caption of its family."""
     picture, caption = batch.related.nonzero(as_tuple=True)
     text = tokenizer(batch.texts, padding=True, return_tensors="pt")
-    seen = network.look(prepare(batch.pictures, IMAGE_SIZE))
+    seen = network.forward_image(prepare(batch.pictures, IMAGE_SIZE))
     read = network.read(seen[picture], text["input_ids"][caption], text["attention_mask"][caption])
     scores, true, false = (
         of_pair.view(-1, 2 * FAMILY, FAMILY)

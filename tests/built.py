@@ -1,6 +1,6 @@
 """Evaluations of components that a test has built itself."""
 
-from maskrl.evaluations.geneval import GenEval
+from maskrl.evaluations.geneval import GenEvalBenchmark
 from maskrl.evaluations.relative_correctness import RelativeCorrectness
 from maskrl.evaluations.scores import MeanReward
 
@@ -23,7 +23,7 @@ class Unable:
 
 def geneval(detector=None):
     detector = detector or Unable()
-    return GenEval(GenEval.Config.model_construct(detector=Given(detector)))
+    return GenEvalBenchmark(GenEvalBenchmark.Config.model_construct(detector=Given(detector)))
 
 
 def mean_reward(reward):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_run import geneval_prompts
 
-from maskrl.library.sources import build_painter, open_source
+from maskrl.library.sources import build_sampler, resolve_recipe
 from maskrl.recipe import read_recipe
 from maskrl.runtime.checkpoint import listed, load
 from maskrl.training.setup import set_up
@@ -55,10 +55,12 @@ def test_what_is_rebuilt_is_what_was_trained_to_the_last_bit(run):
     setup = set_up(read_recipe(run / "recipe.toml"))
     restore(checkpoint, setup.state, setup.learning_rate)
     trained = logits(setup.learner.generator)
-    rebuilt = logits(build_painter(open_source(None, run, None, [], ("generators",))).generator)
+    rebuilt = logits(build_sampler(resolve_recipe(None, run, None, [], ("generators",))).generator)
     assert torch.equal(rebuilt, trained)
-    merged = open_source(str(run / "recipe.toml"), None, checkpoint.folder / "generator", [], ("generators",))
-    assert not torch.equal(logits(build_painter(merged).generator), trained)  # an export: rounded
+    merged = resolve_recipe(
+        str(run / "recipe.toml"), None, checkpoint.folder / "generator", [], ("generators",)
+    )
+    assert not torch.equal(logits(build_sampler(merged).generator), trained)  # an export: rounded
 
 
 def test_an_evaluation_of_the_run_says_what_the_run_said(cli, run):

@@ -12,10 +12,10 @@ from maskrl.errors import PluginError, RecipeError, TrainingError
 from maskrl.evaluations.scores import score_each
 from maskrl.filters.keep_all import KeepAll
 from maskrl.grpo import answers
-from maskrl.grpo.judging import Judging
+from maskrl.grpo.reward_scorer import RewardScorer
 from maskrl.grpo.update import collect
 from maskrl.interfaces import RewardModel
-from maskrl.training.watch import Watch
+from maskrl.training.held_out import HeldOutRewards
 from maskrl.types import Prompt
 
 PROMPTS = [Prompt("dark"), Prompt("bright"), Prompt("grey"), Prompt("other")]
@@ -85,10 +85,10 @@ NOT_MEANT = {
 @pytest.mark.parametrize(("answer", "complaint"), NOT_MEANT.values(), ids=NOT_MEANT)
 def test_other_scores_are_refused_wherever_they_arrive(answer, complaint):
     reward = rewarding(answer)
-    judging = Judging(reward, PROMPTS, 4, overlap=False)
-    judging.add(IMAGES)
+    scorer = RewardScorer(reward, PROMPTS, 4, overlap=False)
+    scorer.add(IMAGES)
     for ask in (
-        judging.scores,
+        scorer.scores,
         lambda: score_each(reward, list(IMAGES), PROMPTS),
         lambda: collect(
             toy_halves(reward=reward, config={"group_size": 4}, reward_batch=4).actor, PROMPTS[:1], 0
@@ -110,15 +110,15 @@ def test_a_column_is_refused_where_groups_are_as_many_as_images_of_one():
 
 def test_a_held_out_reward_is_looked_at_too():
     batch = collect(toy_halves().actor, PROMPTS, 2)
-    watch = Watch({"mine": rewarding(lambda right: right[1:])}, 3, 6, toy_halves().actor.process)
+    watch = HeldOutRewards({"mine": rewarding(lambda right: right[1:])}, 3, 6, toy_halves().actor.process)
     with pytest.raises(PluginError, match=r"'Mine' breaks its contract: score returned float32 \[5\] for 6"):
-        watch.look(batch)
+        watch.score_if_due(batch)
 
 
 def test_a_held_out_reward_is_not_called_what_the_agreement_of_another_is():
     rewards = {"a": ToyReward(ComponentConfig()), "a_agreement": ToyReward(ComponentConfig())}
     with pytest.raises(RecipeError, match="'a_agreement' is what the agreement of another is called"):
-        Watch(rewards, 1, 1, toy_halves().actor.process)
+        HeldOutRewards(rewards, 1, 1, toy_halves().actor.process)
 
 
 def test_a_score_that_overflows_fp32_is_not_finite():
@@ -151,12 +151,12 @@ def test_terms_are_the_same_in_every_portion():
         total = images.mean(dim=(1, 2, 3))
         return total, {prompts[0].text: total}
 
-    judging = Judging(
+    scorer = RewardScorer(
         make(RewardModel, score=ToyReward.score, score_terms=score_terms), PROMPTS, 2, overlap=False
     )
-    judging.add(IMAGES)
+    scorer.add(IMAGES)
     with pytest.raises(PluginError, match=r"its terms are \['dark'\] in one call and \['grey'\] in another"):
-        judging.scores()
+        scorer.scores()
 
 
 def test_a_mix_names_the_reward_that_is_wrong(tmp_path):
@@ -182,13 +182,13 @@ def test_what_a_component_raises_names_it_and_the_line(raised, overlap):
     def score(self, images, prompts):
         raise raised
 
-    judging = Judging(make(RewardModel, score=score), PROMPTS, 4, overlap)
-    judging.add(IMAGES)
+    scorer = RewardScorer(make(RewardModel, score=score), PROMPTS, 4, overlap)
+    scorer.add(IMAGES)
     reason = re.escape(" ".join(f"{type(raised).__name__}: {raised}".split()))
     with pytest.raises(
         PluginError, match=rf"^the reward 'Mine' raised {reason} \(.*test_answers.py, line \d+\)$"
     ):
-        judging.scores()
+        scorer.scores()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from test_probe import PROMPTS, ask, make
 from maskrl.errors import TrainingError
 from maskrl.evals.comparison import compare_files
 from maskrl.evals.images import open_folder
-from maskrl.evals.painted import image_name, write_image, write_prompt
 from maskrl.evals.results import RESULT, Number, Result, read_result, read_rows, write_result, write_rows
+from maskrl.evals.sampled import image_name, write_image, write_prompt
 from maskrl.evaluations.scores import ImageRewardScore, name_weights
 from maskrl.geneval.metadata import TASKS
 from maskrl.rewards.image_reward import ImageReward

@@ -1,4 +1,4 @@
-"""Evaluations of images in a folder: painted once, gone on with after a kill, refused when they do not do."""
+"""Evaluations of images in a folder: painted once, resumed after a kill, refused when they do not do."""
 
 import json
 import os
@@ -19,9 +19,9 @@ from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.comparison import compare, compare_files
 from maskrl.evals.engine import evaluate_folder
 from maskrl.evals.images import open_folder
-from maskrl.evals.painted import _claim, paint_folder
 from maskrl.evals.results import read_report, read_result, read_rows
-from maskrl.evaluations.geneval import GenEval
+from maskrl.evals.sampled import _claim, sample_folder
+from maskrl.evaluations.geneval import GenEvalBenchmark
 from maskrl.grpo.processes import SingleProcess
 from maskrl.identity import identity
 from maskrl.interfaces import RewardModel
@@ -37,7 +37,7 @@ def rows_in(out):
 def paint(folder, generator=None, **changes):
     settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": 4, "stream": STREAM, "batch": 10}
     calls = []
-    paint_folder(
+    sample_folder(
         folder,
         generator or Mosaic(Mosaic.Config()),
         PROMPTS,
@@ -261,7 +261,7 @@ def test_images_of_another_tool_are_judged_and_say_so(folder, tmp_path):
     assert report.rows == run().rows
     assert "num_steps" not in report.result.settings
     with pytest.raises(RecipeError, match="num_steps"):
-        compare(GenEval, report, run())
+        compare(GenEvalBenchmark, report, run())
 
 
 def test_results_of_other_settings_are_not_overwritten(folder, tmp_path):

@@ -17,9 +17,9 @@ from maskrl.evals.comparison import compare
 from maskrl.evals.engine import ALONE, evaluate
 from maskrl.evals.generate import generate
 from maskrl.evals.images import open_folder
-from maskrl.evals.painted import paint_folder
 from maskrl.evals.results import Report, Result, read_report, write_report
-from maskrl.evaluations.geneval import GenEval, judge_image
+from maskrl.evals.sampled import sample_folder
+from maskrl.evaluations.geneval import GenEvalBenchmark, judge_image
 from maskrl.evaluations.numbers import numbers
 from maskrl.files import write_text
 from maskrl.geneval.metadata import TASKS
@@ -167,7 +167,7 @@ def test_an_evaluation_repeats_and_its_batch_size_changes_nothing():
 def painted_folder(folder, prompts=PROMPTS, images_per_prompt=4):
     settings = {"sampling": SAMPLING, "num_steps": 2, "images_per_prompt": images_per_prompt}
     settings |= {"process": ALONE, "progress": lambda done, total: None}
-    paint_folder(folder, Mosaic(Mosaic.Config()), prompts, stream=STREAM, batch=10, **settings)
+    sample_folder(folder, Mosaic(Mosaic.Config()), prompts, stream=STREAM, batch=10, **settings)
     return open_folder(folder)
 
 
@@ -277,8 +277,10 @@ def synthetic(correct):
 
 def changes(before, after):
     """Compare two reports: by name the differences, and the tasks that have become worse."""
-    lines = shown(compare(GenEval, before, after))
-    return {line.name: line.difference for line in lines}, [line.name for line in worse(GenEval, lines)]
+    lines = shown(compare(GenEvalBenchmark, before, after))
+    return {line.name: line.difference for line in lines}, [
+        line.name for line in worse(GenEvalBenchmark, lines)
+    ]
 
 
 def test_comparison_pairs_by_prompt():
@@ -322,7 +324,7 @@ def test_gains_that_cancel_are_no_fall():
 )
 def test_only_the_generator_may_differ(change, name):
     with pytest.raises(RecipeError, match=name):
-        compare(GenEval, run(), run(**change))
+        compare(GenEvalBenchmark, run(), run(**change))
 
 
 def test_another_generator_can_be_compared():
@@ -358,7 +360,7 @@ def test_a_report_tells_what_its_numbers_are_called():
     )
     assert report.result.label == "GenEval-tiles"
     with pytest.raises(RecipeError, match="label"):
-        compare(GenEval, run(), report)
+        compare(GenEvalBenchmark, run(), report)
 
 
 def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from toy_run import ToyGenerator, geneval_prompts
 
 from maskrl.grpo.config import SamplingConfig, resolve
-from maskrl.training.pictures import Sampler, choose_prompts, save_before_after
+from maskrl.training.pictures import SampleSheets, choose_prompts, save_before_after
 from maskrl.training.sheet import FRAME, LINE, PAPER, RIGHT, WRONG, save_sheet
 from maskrl.types import Prompt, Stream
 
@@ -19,7 +19,7 @@ TEXTS = ("one", "a text of very many words that has to be broken into lines to f
 def sampler(batch=3, is_right=lambda image, prompt: None):
     generator = ToyGenerator(ToyGenerator.Config())
     sampling = resolve(SamplingConfig(), generator.spec)
-    return Sampler([Prompt(text) for text in TEXTS], Stream(1), 3, sampling, batch, is_right), generator
+    return SampleSheets([Prompt(text) for text in TEXTS], Stream(1), 3, sampling, batch, is_right), generator
 
 
 def pixels(path):
@@ -81,7 +81,7 @@ def test_every_sample_is_judged(tmp_path):
 
 def test_a_caption_of_a_thousand_words_leaves_the_picture_its_size(tmp_path):
     paint, generator = sampler()
-    long = Sampler([Prompt("word " * 1000)], *[getattr(paint, f) for f in ("stream", "num_steps", "sampling")],
+    long = SampleSheets([Prompt("word " * 1000)], *[getattr(paint, f) for f in ("stream", "num_steps", "sampling")],
                    3, paint.is_right)  # fmt: skip
     save_before_after(tmp_path / "sheet.png", long.paint(generator), long.paint(generator))
     assert pixels(tmp_path / "sheet.png").shape[0] < 1500

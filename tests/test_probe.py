@@ -11,8 +11,8 @@ import spots
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.engine import evaluate_folder
 from maskrl.evals.images import open_folder
-from maskrl.evals.painted import image_name, write_image, write_prompt
 from maskrl.evals.results import read_result, read_rows
+from maskrl.evals.sampled import image_name, write_image, write_prompt
 from maskrl.evaluations.relative_correctness import RelativeCorrectness
 from maskrl.types import Prompt
 

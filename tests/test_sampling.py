@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from toy import PROMPTS, ToyGenerator, gradients, rowwise, toy, toy_halves
 
 from maskrl.errors import PluginError, RecipeError
-from maskrl.evals.painted import painted_settings
 from maskrl.evals.sameness import differing, unknown
+from maskrl.evals.sampled import sampling_settings
 from maskrl.grpo import guidance, positions, schedule, temperature
 from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
 from maskrl.grpo.guidance import guidance_weights, guided, weights_at
@@ -396,7 +396,7 @@ def test_a_generator_written_for_a_number_is_told():
 def painted(**sampling):
     generator = toy(dtype="float32")
     resolved = resolve(SamplingConfig(**sampling), generator.spec)
-    settings = painted_settings(generator, PROMPTS, 1, 3, resolved, Stream(0))
+    settings = sampling_settings(generator, PROMPTS, 1, 3, resolved, Stream(0))
     return json.loads(json.dumps(settings))
 
 

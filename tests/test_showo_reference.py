@@ -170,7 +170,7 @@ def test_who_sees_whom_is_the_public_mask(generator, case):
     network.showo.model.layers = network.showo.model.layers[:1]
     embedded.clear()
     memory = network.read([text], end=prompting.length)
-    hidden = network.look(frame, [1], memory, start=prompting.length)
+    hidden = network.forward_image(frame, [1], memory, start=prompting.length)
     of_image = depends(hidden[0], embedded)
     pads = prompting.length - len(text)
     text_rows = ["0" * pads + row + "0" * frame.shape[1] for row in of_text]

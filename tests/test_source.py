@@ -7,11 +7,11 @@ from conftest import TOY
 from toy_run import geneval_prompts
 
 from maskrl.errors import PluginError, RecipeError
-from maskrl.library.sources import open_source
+from maskrl.library.sources import resolve_recipe
 
 
 def opened(recipe, run, checkpoint, overrides):
-    return open_source(recipe, run, checkpoint, overrides, ("generators",))
+    return resolve_recipe(recipe, run, checkpoint, overrides, ("generators",))
 
 
 OTHER_NAMES = """

@@ -13,7 +13,7 @@ from maskrl.cli.eval import _apart
 from maskrl.cli.eval_images import print_report
 from maskrl.evals.results import Report, Result
 from maskrl.evaluations.caption_margins import CaptionMargins, CaptionRow, Margin, Mean, Ranking
-from maskrl.evaluations.geneval import GenEval
+from maskrl.evaluations.geneval import GenEvalBenchmark
 from maskrl.evaluations.relative_correctness import RelativeCorrectness
 from maskrl.geneval.official_prompts import OFFICIAL_IMAGES, GenEvalPrompts, are_official, label
 from maskrl.interfaces import Number
@@ -95,8 +95,8 @@ def test_the_name_of_geneval_needs_its_prompts_and_four_images_as_well():
 
 @pytest.mark.parametrize(("images", "rows"), [(OFFICIAL_IMAGES, 2), (100, 0)])
 def test_papers_stand_beside_the_official_number_of_images_alone(images, rows):
-    assert len(GenEval.published("GenEval", images)) == rows
-    assert not GenEval.published("GenEval-shapes", images)
+    assert len(GenEvalBenchmark.published("GenEval", images)) == rows
+    assert not GenEvalBenchmark.published("GenEval-shapes", images)
 
 
 def test_sentences_with_numbers_are_lines_on_a_narrow_terminal(capsys, monkeypatch):

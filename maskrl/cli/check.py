@@ -8,7 +8,7 @@ import typer
 
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption
 from maskrl.errors import TrainingError
-from maskrl.library.sources import build_painter, open_source
+from maskrl.library.sources import build_sampler, resolve_recipe
 
 app = typer.Typer(no_args_is_help=True, help="Test before money is spent.")
 
@@ -37,17 +37,17 @@ def on_policy(
     from maskrl.types import Stream
 
     needed = ("generators", "transitions", "reducers", "prompts")
-    chosen = open_source(recipe, run, checkpoint, overrides or (), needed)
-    painter = build_painter(chosen)
+    chosen = resolve_recipe(recipe, run, checkpoint, overrides or (), needed)
+    sampler = build_sampler(chosen)
     if chosen.lora is not None and chosen.adapters is None:
-        adapt(painter.generator, chosen.lora, chosen.seed)  # what a run would train; they begin as no change
+        adapt(sampler.generator, chosen.lora, chosen.seed)  # what a run would train; they begin as no change
     prompts = training_prompts(chosen.prompts)
     checked = check_steps(
-        painter.generator,
+        sampler.generator,
         chosen.transition.build(),
         [prompts[i % len(prompts)] for i in range(images)],
-        answers.rollout_steps(chosen.reducer.build(), chosen.grpo.steps(painter.generator.spec)),
-        painter.sampling,
+        answers.rollout_steps(chosen.reducer.build(), chosen.grpo.steps(sampler.generator.spec)),
+        sampler.sampling,
         Stream(chosen.seed).child("on-policy"),
     )
     typer.echo(f"{'step':>4}  {'ratio - 1':>10}  {'|delta logp|':>12}  {'gradient':>10}")

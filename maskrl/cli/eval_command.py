@@ -24,12 +24,12 @@ from maskrl.cli.eval_images import (
 )
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption
 from maskrl.errors import PluginError, RecipeError
-from maskrl.library.sources import open_source, override
+from maskrl.library.sources import override, resolve_recipe
 
 if TYPE_CHECKING:
+    from maskrl.eval_section import EvalSection
     from maskrl.interfaces import Evaluation
     from maskrl.recipe import Recipe
-    from maskrl.sections import EvalSection
 
 
 def _finite(value: float | None) -> float | None:
@@ -219,7 +219,7 @@ def _of_recipe(name: str, settings: list[str], options: Options) -> tuple[Recipe
 
     label = label_of(name)
     settings = [_named(label, name), *settings, *options.painting(label)]
-    recipe = open_source(options.recipe, options.run, options.checkpoint, settings, ("generators",))
+    recipe = resolve_recipe(options.recipe, options.run, options.checkpoint, settings, ("generators",))
     return recipe, as_others(recipe.eval[label], recipe)
 
 

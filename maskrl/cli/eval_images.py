@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 import typer
 
 from maskrl.errors import RecipeError
-from maskrl.library.sources import build_painter
+from maskrl.library.sources import build_sampler
 
 if TYPE_CHECKING:
+    from maskrl.eval_section import EvalSection
     from maskrl.evals.images import ImageFolder
     from maskrl.evals.results import Report
     from maskrl.interfaces import Evaluation
     from maskrl.recipe import Recipe
     from maskrl.runtime.placement import Placement
-    from maskrl.sections import EvalSection
     from maskrl.types import Prompt
 
 Show = Callable[[int, int], None]
@@ -62,7 +62,7 @@ def own(out: Place, placement: Placement, stack: ExitStack) -> Path:
         TrainingError: another process writes there.
     """
     from maskrl import files
-    from maskrl.evals.together import on_main
+    from maskrl.evals.ranks import run_on_main
 
     owned: list[Path] = []
 
@@ -71,7 +71,7 @@ def own(out: Place, placement: Placement, stack: ExitStack) -> Path:
         stack.enter_context(files.owned(folder))
         owned.append(folder)
 
-    on_main(placement, take)
+    run_on_main(placement, take)
     return cast(Path, placement.share(owned[0] if owned else None))
 
 
@@ -122,7 +122,7 @@ def painted(
         RecipeError: nobody names prompts, or none is one that the evaluation is about.
     """
     from maskrl.evals.images import open_folder
-    from maskrl.evals.painted import paint_folder
+    from maskrl.evals.sampled import sample_folder
     from maskrl.evaluations import answers
     from maskrl.training.evaluating import prompts_of
     from maskrl.types import Stream
@@ -130,19 +130,19 @@ def painted(
     prompts: Sequence[Prompt] = prompts_of(name, section)
     number = section.images_per_prompt
     answers.require_images(evaluation, len(prompts) * number, "--images-per-prompt: there would be")
-    painter = build_painter(recipe, section.config.num_steps)
-    placement = painter.placement
+    sampler = build_sampler(recipe, section.config.num_steps)
+    placement = sampler.placement
     placement.place_judge(evaluation)
     answers.check(evaluation, prompts)
     with ExitStack() as stack:
         folder = own(out, placement, stack)
         with show_progress(placement, "painting") as show:
-            paint_folder(
+            sample_folder(
                 folder / "images",
-                painter.generator,
+                sampler.generator,
                 prompts,
-                sampling=painter.sampling,
-                num_steps=painter.num_steps,
+                sampling=sampler.sampling,
+                num_steps=sampler.num_steps,
                 images_per_prompt=number,
                 stream=Stream(recipe.seed).child("geneval"),
                 batch=section.config.batch,

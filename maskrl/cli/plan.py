@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from maskrl.cli.source import RecipeOption, SetOption
-from maskrl.library.sources import open_source
+from maskrl.library.sources import resolve_recipe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +41,7 @@ def plan(
     from maskrl.training.plan import plan as make_plan
     from maskrl.training.tables import print_table
 
-    chosen = open_source(recipe, None, None, overrides or (), ("generators", "rewards", "reducers"))
+    chosen = resolve_recipe(recipe, None, None, overrides or (), ("generators", "rewards", "reducers"))
     check_processes(chosen, processes)
     made = make_plan(chosen, text_tokens, processes)
     typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")

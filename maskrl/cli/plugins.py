@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from maskrl import registry
+from maskrl import misnamed, registry
 from maskrl.asking import asking
 from maskrl.errors import MaskRLError, PluginError, RecipeError, UnknownComponent
 from maskrl.registry import Offer
@@ -26,7 +26,7 @@ def list_offers() -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for entry in registry.misnamed():
+    for entry in misnamed.misnamed():
         typer.echo(f"warning: {entry}", err=True)
 
 
@@ -49,12 +49,12 @@ def check(
             broken += 1
             result = f"broken  {title}: {error}"
         typer.echo(result)
-    misnamed = [] if names else registry.misnamed()
-    for entry in misnamed:
+    wrong = [] if names else misnamed.misnamed()
+    for entry in wrong:
         typer.echo(f"broken  {entry}")
-    if broken or misnamed:
-        total = len(found) + len(misnamed)
-        raise PluginError(f"{broken + len(misnamed)} of {total} components are broken")
+    if broken or wrong:
+        total = len(found) + len(wrong)
+        raise PluginError(f"{broken + len(wrong)} of {total} components are broken")
 
 
 Titled = tuple[str, Offer | str]  # what a line calls a component; an offer, or a class in a file

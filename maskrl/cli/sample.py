@@ -10,7 +10,7 @@ import typer
 from maskrl.cli.eval_command import GuidanceOption
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption
 from maskrl.errors import RecipeError
-from maskrl.library.sources import build_painter, open_source, override
+from maskrl.library.sources import build_sampler, override, resolve_recipe
 
 if TYPE_CHECKING:
     from maskrl.recipe import Recipe
@@ -32,8 +32,8 @@ def sample(
     """Paint a text several times, and write the images as one grid."""
     import torch
 
+    from maskrl.eval_section import EvalConfig
     from maskrl.evals.generate import generate
-    from maskrl.sections import EvalConfig
     from maskrl.training.sheet import save_sheet
     from maskrl.types import Prompt, Stream
 
@@ -42,15 +42,15 @@ def sample(
     if not out.name or out.is_dir():
         raise RecipeError(f"--out {str(out)!r} is a folder: name the picture, {str(out / 'grid.png')!r}")
     settings = override("sampling.guidance_eval", guidance)
-    chosen = open_source(recipe, run, checkpoint, settings, ("generators",))
-    painter = build_painter(chosen, steps or _steps(chosen))
+    chosen = resolve_recipe(recipe, run, checkpoint, settings, ("generators",))
+    sampler = build_sampler(chosen, steps or _steps(chosen))
     painted = generate(
-        painter.generator,
+        sampler.generator,
         [Prompt(text)] * num,
         [Stream(seed).child("sample", i) for i in range(num)],
-        painter.num_steps,
-        painter.sampling,
-        painter.sampling.guidance_eval,
+        sampler.num_steps,
+        sampler.sampling,
+        sampler.sampling.guidance_eval,
         EvalConfig().batch,
     )
     images = torch.cat([batch for _, batch in painted])

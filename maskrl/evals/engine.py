@@ -11,13 +11,13 @@ from torch import Tensor
 from maskrl.errors import RecipeError
 from maskrl.evals import results
 from maskrl.evals.flat import formats
-from maskrl.evals.generate import paint_pairs
+from maskrl.evals.generate import sample_pairs
 from maskrl.evals.images import ImageFolder
 from maskrl.evals.journal import Judge, close, judge_images
-from maskrl.evals.painted import image_name, painted_settings
+from maskrl.evals.ranks import ShowProgress, dealt, run_on_main, silent
 from maskrl.evals.results import Report, Result
+from maskrl.evals.sampled import image_name, sampling_settings
 from maskrl.evals.shares import gather
-from maskrl.evals.together import Progress, dealt, on_main, silent
 from maskrl.evaluations import answers
 from maskrl.evaluations.numbers import numbers
 from maskrl.evaluations.running_covariance import RunningCovariance
@@ -50,7 +50,7 @@ def evaluate(
     stream: Stream,
     batch: int,
     process: Process = ALONE,
-    progress: Progress = silent,
+    progress: ShowProgress = silent,
 ) -> Report:
     """Evaluate a generator; nothing is written.
 
@@ -79,10 +79,10 @@ def evaluate(
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
     tally = _Rows(evaluation) if isinstance(evaluation, ImageEvaluation) else _Features(evaluation)
     for pairs in dealt(every, len(every), batch, process, progress):
-        images = paint_pairs(generator, prompts, pairs, stream, num_steps, sampling)
+        images = sample_pairs(generator, prompts, pairs, stream, num_steps, sampling)
         tally.add(pairs, rounded(images), [prompts[p] for p, _ in pairs])
     rows, found = tally.finish(process)
-    settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
+    settings = sampling_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
     provenance = {"generator": settings.pop("generator")}
     return _report(evaluation, prompts, len(every), found, rows, settings, provenance)
 
@@ -152,7 +152,7 @@ def evaluate_folder(
     *,
     batch: int,
     process: Process = ALONE,
-    progress: Progress = silent,
+    progress: ShowProgress = silent,
 ) -> Report:
     """Evaluate images that are there, by whomever they were painted, and write the results.
 
@@ -225,11 +225,11 @@ def _gather(
     out: Path,
     settings: Mapping[str, Any],
     process: Process,
-    progress: Progress,
+    progress: ShowProgress,
 ) -> tuple[list[dict[str, Any]], dict[str, Number], list[int]]:
     assert isinstance(evaluation, DistributionEvaluation), type(evaluation)
     every = {**answers.settings(evaluation), **settings}
-    on_main(process, lambda: results.refuse_others(out, every, images.identity()))
+    run_on_main(process, lambda: results.refuse_others(out, every, images.identity()))
 
     def features(pixels: Sequence[Tensor]) -> Any:
         return answers.features(evaluation, pixels)

@@ -43,7 +43,7 @@ def generate(
         yield indices, paint(generator, *chosen, num_steps, sampling, guidance)
 
 
-def paint_pairs(
+def sample_pairs(
     generator: MaskedGenerator,
     prompts: Sequence[Prompt],
     pairs: Sequence[tuple[int, int]],

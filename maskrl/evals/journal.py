@@ -1,4 +1,4 @@
-"""Rows of an evaluation under way, on disk at once, so that a killed one is gone on with."""
+"""Rows of an evaluation under way, on disk at once, so that a killed one is resumed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
 from maskrl.evals.images import ImageFolder
+from maskrl.evals.ranks import ShowProgress, dealt, run_on_all_ranks, run_on_main
 from maskrl.evals.sameness import differing
-from maskrl.evals.together import Progress, dealt, on_main, together
 from maskrl.grpo.processes import Process
 from maskrl.interfaces import Row
 from maskrl.types import Prompt
@@ -35,7 +35,7 @@ def judge_images(
     turned: bool,
     batch: int,
     process: Process,
-    progress: Progress,
+    progress: ShowProgress,
 ) -> list[dict[str, Any]]:
     """Judge every image of a folder once, dealt out among the processes; resume what a killed evaluation left.
 
@@ -62,7 +62,7 @@ def judge_images(
         results.refuse_others(out, settings, images.identity())
         claim(folder, settings)
 
-    on_main(process, begin)
+    run_on_main(process, begin)
     known = _known(folder, hashes)
     process.wait()  # nobody writes before everybody has read
     own = folder / f"{process.rank}.jsonl"
@@ -76,7 +76,7 @@ def judge_images(
             rows = judge([images.read(name, turned) for name in names], prompts, names)
             _append(own, [(name, hashes[name]) for name in names], rows)
 
-        together(process, judge_chunk if chunk else None)
+        run_on_all_ranks(process, judge_chunk if chunk else None)
     process.wait()  # all is there
     known = _known(folder, hashes)
     process.wait()  # nobody closes before everybody has read

@@ -9,8 +9,8 @@ from pathlib import Path
 from maskrl import files
 from maskrl.evals.flat import formats
 from maskrl.evals.images import ImageFolder
+from maskrl.evals.ranks import ShowProgress, run_on_main
 from maskrl.evals.shares import gather
-from maskrl.evals.together import Progress, on_main
 from maskrl.evaluations.fid import Fid, Measure
 from maskrl.evaluations.frechet import Statistics, write_statistics
 from maskrl.grpo.processes import Process
@@ -18,7 +18,7 @@ from maskrl.runtime import record
 
 
 def make_reference(
-    images: ImageFolder, measure: Measure, out: Path, *, process: Process, progress: Progress
+    images: ImageFolder, measure: Measure, out: Path, *, process: Process, progress: ShowProgress
 ) -> Statistics:
     """Write the statistics of images as a reference for others; what a kill leaves lies in ``out`` + ``.unfinished``.
 
@@ -27,7 +27,7 @@ def make_reference(
     """
     beside = out.with_name(out.name + files.UNFINISHED)
     with ExitStack() as stack:
-        on_main(process, lambda: stack.enter_context(files.owned(beside)))
+        run_on_main(process, lambda: stack.enter_context(files.owned(beside)))
         statistics = _make(images, measure, beside, process, progress)
         if process.rank == 0:
             write_statistics(out, statistics)
@@ -36,7 +36,7 @@ def make_reference(
 
 
 def _make(
-    images: ImageFolder, measure: Measure, beside: Path, process: Process, progress: Progress
+    images: ImageFolder, measure: Measure, beside: Path, process: Process, progress: ShowProgress
 ) -> Statistics:
     settings = {**measure.settings(), "images": len(images.pairs())}
     share = gather(

@@ -22,7 +22,7 @@ from maskrl.errors import TrainingError
 from maskrl.evals import results
 from maskrl.evals.images import ImageFolder
 from maskrl.evals.journal import JOURNAL, claim
-from maskrl.evals.together import Progress, dealt, on_main, together
+from maskrl.evals.ranks import ShowProgress, dealt, run_on_all_ranks, run_on_main
 from maskrl.evaluations.running_covariance import Array, RunningCovariance
 from maskrl.grpo.processes import Process
 
@@ -102,7 +102,7 @@ def gather(
     *,
     turned: bool,
     process: Process,
-    progress: Progress,
+    progress: ShowProgress,
 ) -> Share:
     """Compute the covariance of all images' features; resume what a killed evaluation left.
 
@@ -121,7 +121,7 @@ def gather(
     """
     folder, names = out / JOURNAL, [name for _, name in images.pairs()]
     judged = {results.CONTENTS: images.identity()[results.CONTENTS]}
-    on_main(process, lambda: claim(folder, {**settings, **judged}))
+    run_on_main(process, lambda: claim(folder, {**settings, **judged}))
     missing = np.flatnonzero(~_all(folder, len(names), width).done).tolist()
     process.wait()  # nobody writes before everybody has read
     own = folder / f"{process.rank}.npz"
@@ -142,7 +142,7 @@ def gather(
             if is_due:
                 share.write(own)
 
-        together(process, take)
+        run_on_all_ranks(process, take)
         unsaved = 0 if is_due else unsaved
     process.wait()  # all is there
     whole = _all(folder, len(names), width)

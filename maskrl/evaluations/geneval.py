@@ -30,7 +30,7 @@ from maskrl.types import Prompt
 PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"
 
 
-class GenEval(ImageEvaluation):
+class GenEvalBenchmark(ImageEvaluation):
     """Score by GenEval's rules: the share of right images in each of six tasks, and the mean over the tasks."""
 
     class Config(ComponentConfig):

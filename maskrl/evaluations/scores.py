@@ -13,7 +13,7 @@ from maskrl.asking import asking
 from maskrl.component import Chosen, ComponentConfig, named, open_path
 from maskrl.errors import RecipeError
 from maskrl.grpo import answers
-from maskrl.grpo.judging import check_finite
+from maskrl.grpo.reward_scorer import check_finite
 from maskrl.identity import identity
 from maskrl.interfaces import ImageEvaluation, Published, RewardModel, Row
 from maskrl.rewards.clip import Clip

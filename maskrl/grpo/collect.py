@@ -16,9 +16,9 @@ from maskrl.grpo.actor import Actor
 from maskrl.grpo.advantage import advantages
 from maskrl.grpo.batch import Batch
 from maskrl.grpo.diversity import mean_square_difference, token_diversity
-from maskrl.grpo.judging import Judging, check_finite
 from maskrl.grpo.logp import log_probs
 from maskrl.grpo.processes import on_any, pad_to_equal_count
+from maskrl.grpo.reward_scorer import RewardScorer, check_finite
 from maskrl.grpo.rollout import join, rollout
 from maskrl.grpo.terms import join_terms, reward_name, weights_of_columns
 from maskrl.grpo.version import version
@@ -164,11 +164,13 @@ class _Painter:
         """Paint and judge some of the P groups."""
         actor, size = self.actor, self.actor.algorithm.config.group_size
         prompts = [self.prompts[i] for i in groups for _ in range(size)]
-        judging = Judging(actor.reward, prompts, actor.portions.reward_batch, actor.portions.overlap_reward)
+        scorer = RewardScorer(
+            actor.reward, prompts, actor.portions.reward_batch, actor.portions.overlap_reward
+        )
         started = perf_counter()
-        trajectory, images = self._paint(groups, attempt, judging)
+        trajectory, images = self._paint(groups, attempt, scorer)
         painted = perf_counter()
-        rewards_B, terms = judging.scores()
+        rewards_B, terms = scorer.scores()
         for name, values_B in {
             **terms,
             reward_name(actor.reward): rewards_B,
@@ -188,7 +190,7 @@ class _Painter:
         """The place of a group in the global batch, not in the prompt file: a prompt may come twice."""
         return self.actor.process.rank * len(self.prompts) + group
 
-    def _paint(self, groups: Sequence[int], attempt: int, judging: Judging) -> tuple[Trajectory, Tensor]:
+    def _paint(self, groups: Sequence[int], attempt: int, scorer: RewardScorer) -> tuple[Trajectory, Tensor]:
         actor = self.actor
         jobs = [(i, image) for i in groups for image in range(actor.algorithm.config.group_size)]
         trajectories, images = [], []
@@ -208,7 +210,7 @@ class _Painter:
             )
             trajectories.append(rollout(actor.generator, condition, streams, *settings))
             images.append(answers.decode(actor.generator, trajectories[-1].tokens, condition))
-            judging.add(images[-1])
+            scorer.add(images[-1])
         return join(trajectories), torch.cat(images)
 
     def _rows(self, rows: list[int]) -> Tensor:

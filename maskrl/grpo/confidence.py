@@ -38,19 +38,19 @@ def border(logp: Tensor, revealed: Tensor) -> tuple[Tensor, Tensor]:
     return threshold_B, index_N > last_B[:, None]
 
 
-def remaskable(log_p: Tensor, log_threshold: Tensor, behind: Tensor) -> Tensor:
+def remaskable(log_p: Tensor, log_threshold: Tensor, ties_lose: Tensor) -> Tensor:
     """Find the codes with which a position would have been remasked: eq. 14's set {k}.
 
     Args:
         log_p: Float [M, V], nats.
         log_threshold: Float [M], nats: log min(cs) of the row each position belongs to.
-        behind: Bool [M], whether the position lies behind i*: there a tie loses, so ``<=`` instead of ``<``.
+        ties_lose: Bool [M], whether the position lies behind i*: there a tie loses, so ``<=`` instead of ``<``.
 
     Returns:
         Bool [M, V].
     """
     bound_M1 = log_threshold[:, None]
-    return (log_p < bound_M1) | (behind[:, None] & (log_p == bound_M1))
+    return (log_p < bound_M1) | (ties_lose[:, None] & (log_p == bound_M1))
 
 
 def pack_bits(flags: Tensor) -> Tensor:

@@ -83,10 +83,10 @@ def unmask(
     order_M = rule.order(rule.score(logits, proposal_M, logp_M), uniform[:, 1][masked_BN], rule.tau)
     reveal_rank_BN = rank(_spread(order_M, masked_BN, -torch.inf), rule.num_revealed)
     revealed_BN = reveal_rank_BN >= 0
-    threshold_B, behind_BN = border(_spread(logp_M, masked_BN, torch.inf), revealed_BN)
+    threshold_B, ties_lose_BN = border(_spread(logp_M, masked_BN, torch.inf), revealed_BN)
     edges = zip(
         threshold_B[:, None].expand_as(state)[masked_BN].split(size),
-        behind_BN[masked_BN].split(size),
+        ties_lose_BN[masked_BN].split(size),
         strict=True,
     )
     kept = [_remaskable(log_p(), *edge, record_sets) for log_p, edge in zip(parts, edges, strict=True)]
@@ -123,9 +123,11 @@ def _propose(log_p: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return proposal_M, pick(log_p, proposal_M), torch.special.entr(p_MV).sum(dim=-1)
 
 
-def _remaskable(log_p: Tensor, threshold: Tensor, behind: Tensor, record_sets: bool) -> tuple[Tensor, Tensor]:
+def _remaskable(
+    log_p: Tensor, threshold: Tensor, ties_lose: Tensor, record_sets: bool
+) -> tuple[Tensor, Tensor]:
     """Tell where any code would have been remasked, Bool [M], and which, packed: uint8 [M, W], W = 0 if not wanted."""
-    possible_MV = remaskable(log_p, threshold, behind)
+    possible_MV = remaskable(log_p, threshold, ties_lose)
     return possible_MV.any(dim=-1), pack_bits(possible_MV) if record_sets else possible_MV[:, :0].byte()
 
 

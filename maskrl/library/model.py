@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from maskrl.errors import RecipeError
+from maskrl.eval_section import EvalConfig
 from maskrl.evals.generate import generate
 from maskrl.evals.results import Report
 from maskrl.interfaces import MaskedGenerator
 from maskrl.library.evaluating import evaluate_generator
 from maskrl.library.images import Images
-from maskrl.library.sources import Painter, build_painter, open_source, written
+from maskrl.library.sources import Sampler, build_sampler, resolve_recipe, written
 from maskrl.recipe import Recipe
-from maskrl.sections import EvalConfig
 from maskrl.types import Prompt, Stream
 
 WORLDS = {"shapes": "shapes_clip", "showo": "showo_clip"}  # a recipe of each, to sample from
@@ -33,14 +33,14 @@ class Model:
         recipe: what it was built from.
     """
 
-    def __init__(self, recipe: Recipe, painter: Painter, seed: int) -> None:
-        self.recipe, self._painter, self._seed = recipe, painter, seed
+    def __init__(self, recipe: Recipe, sampler: Sampler, seed: int) -> None:
+        self.recipe, self._sampler, self._seed = recipe, sampler, seed
         self._numbers = count()
 
     @property
     def generator(self) -> MaskedGenerator:
         """The component: ``generator.module`` is the network."""
-        return self._painter.generator
+        return self._sampler.generator
 
     def sample(
         self,
@@ -84,9 +84,9 @@ class Model:
         Raises:
             RecipeError: no such evaluation, or it cannot be made.
         """
-        painter = self._painter
+        sampler = self._sampler
         return evaluate_generator(
-            self.recipe, painter.generator, painter.placement, painter.sampling, name, settings
+            self.recipe, sampler.generator, sampler.placement, sampler.sampling, name, settings
         )
 
     def _streams(self, number: int, seed: int | None) -> list[Stream]:
@@ -98,14 +98,14 @@ class Model:
     def _paint(
         self, prompts: Sequence[Prompt], streams: Sequence[Stream], guidance: float | None, steps: int | None
     ) -> torch.Tensor:
-        sampling, painter = self._painter.sampling, self._painter
+        sampling, sampler = self._sampler.sampling, self._sampler
         if guidance is not None:
             sampling = replace(sampling, guidance_eval=guidance)
         painted = generate(
-            painter.generator,
+            sampler.generator,
             prompts,
             streams,
-            steps or painter.num_steps,
+            steps or sampler.num_steps,
             sampling,
             sampling.guidance_eval,
             EvalConfig().batch,
@@ -135,11 +135,11 @@ def load(
         PluginError: the generator does not load.
     """
     is_run = (Path(source) / "recipe.toml").is_file()
-    recipe = open_source(
+    recipe = resolve_recipe(
         None if is_run else WORLDS.get(str(source), str(source)),
         Path(source) if is_run else None,
         None if checkpoint is None else Path(checkpoint),
         written(settings or {}),
         ("generators",),
     )
-    return Model(recipe, build_painter(recipe), seed)
+    return Model(recipe, build_sampler(recipe), seed)

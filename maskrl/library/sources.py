@@ -35,7 +35,7 @@ def override(key: str, value: Any) -> list[str]:
     return [] if value is None else [f"{key}={json.dumps(value, ensure_ascii=False)}"]
 
 
-def open_source(
+def resolve_recipe(
     recipe: str | None,
     run: Path | None,
     checkpoint: Path | None,
@@ -143,7 +143,7 @@ def _verified(checkpoint: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Painter:
+class Sampler:
     """A generator on its device, and how the recipe samples from it."""
 
     placement: Placement
@@ -152,7 +152,7 @@ class Painter:
     num_steps: int
 
 
-def build_painter(recipe: Recipe, num_steps: int | None = None) -> Painter:
+def build_sampler(recipe: Recipe, num_steps: int | None = None) -> Sampler:
     """Build the recipe's generator, and fill in the sampler's defaults.
 
     Args:
@@ -176,4 +176,4 @@ def build_painter(recipe: Recipe, num_steps: int | None = None) -> Painter:
     num_steps = num_steps or recipe.grpo.steps(generator.spec)
     if recipe.training.dtype == "bf16":
         generator = Autocast(generator)
-    return Painter(placement, generator, resolve(recipe.sampling, generator.spec, generator), num_steps)
+    return Sampler(placement, generator, resolve(recipe.sampling, generator.spec, generator), num_steps)

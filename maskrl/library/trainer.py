@@ -17,10 +17,11 @@ from maskrl.library.evaluating import evaluate_generator
 from maskrl.library.given import GivenReward
 from maskrl.library.images import Images
 from maskrl.library.model import Model
-from maskrl.library.sources import Painter, written
+from maskrl.library.sources import Sampler, written
 from maskrl.recipe import Recipe, read_recipe
 from maskrl.rewards.function import Function
-from maskrl.training.loop import TrainResult, train
+from maskrl.training.loop import train
+from maskrl.training.result import TrainResult
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
 from maskrl.types import Prompt
@@ -134,6 +135,6 @@ class Trainer:
             generator, sampling = setup.learner.generator, setup.learner.algorithm.sampling
             steps = self.recipe.grpo.steps(generator.spec)
             self._model = Model(
-                self.recipe, Painter(setup.placement, generator, sampling, steps), self.recipe.seed
+                self.recipe, Sampler(setup.placement, generator, sampling, steps), self.recipe.seed
             )
         return self._model

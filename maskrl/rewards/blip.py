@@ -91,10 +91,10 @@ class ImageRewardNetwork(nn.Module):
         self.head = nn.Sequential(*layers)
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Judge B images by B texts: :meth:`look`, :meth:`read`, :meth:`judge`. -> Float [B]; differentiable."""
-        return self.judge(self.read(self.look(pixels), ids, mask))
+        """Judge B images by B texts: :meth:`forward_image`, :meth:`read`, :meth:`judge`. -> Float [B]."""
+        return self.judge(self.read(self.forward_image(pixels), ids, mask))
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def forward_image(self, pixels: Tensor) -> Tensor:
         """See B images: Float [B, 3, S, S], normalised, S = ``sizes.vision.image_size`` -> Float [B, K, D]."""
         seen: Tensor = self.vision(pixel_values=pixels).last_hidden_state
         return seen
@@ -103,7 +103,7 @@ class ImageRewardNetwork(nn.Module):
         """Read B texts in sight of their images.
 
         Args:
-            seen: Float [B, K, D], of :meth:`look`.
+            seen: Float [B, K, D], of :meth:`forward_image`.
             ids: Long [B, L], the tokens of a text, [CLS] first: what the encoder makes of it is returned.
             mask: Long [B, L], 1 where there is a token and 0 where there is padding; None for tokens everywhere.
 

@@ -78,7 +78,7 @@ class ImageReward(RewardModel):
         ids, mask = self._tokenize([prompt.text for prompt in prompts])
         pixels = prepare(images, network.sizes.vision.image_size).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.dtype == "bf16"):
-            read = network.read(network.look(pixels), ids.to(device), mask.to(device))
+            read = network.read(network.forward_image(pixels), ids.to(device), mask.to(device))
         return network.judge(read.float())
 
     def _tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from maskrl.runtime.board import Board
 METRICS = "metrics.jsonl"
 WALL_CLOCK = ("seconds_", "time")
 
-Row = Mapping[str, str | int | float]
+MetricsRow = Mapping[str, str | int | float]
 
 
 class MetricsLog:
@@ -63,7 +63,7 @@ class MetricsLog:
         if self.board is not None:
             self.board.close()
 
-    def write(self, row: Row) -> None:
+    def write(self, row: MetricsRow) -> None:
         """Append one row. NaN, a standard error that does not exist, becomes null.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import Any
 from maskrl.errors import RecipeError
 from maskrl.types import Prompt
 
-Row = tuple[str, Any]  # where it stands, and what stands there: a text, or a mapping of columns
+PlacedRow = tuple[str, Any]  # where it stands, and what stands there: a text, or a mapping of columns
 _MOST_COLUMNS_NAMED = 8
 
 
@@ -52,18 +52,18 @@ def read_text(path: Path) -> str:
         raise RecipeError(f"{path}:{line}: is not UTF-8; save the file as UTF-8") from error
 
 
-def _lines(path: Path, text: str) -> Iterator[Row]:
+def _lines(path: Path, text: str) -> Iterator[PlacedRow]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield f"{path}:{number}", line.strip()
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Row]:
+def _json_lines(path: Path, text: str) -> Iterator[PlacedRow]:
     for where, line in _lines(path, text):
         yield where, _object(_parse(line, where), where)
 
 
-def _json_array(path: Path, text: str) -> Iterator[Row]:
+def _json_array(path: Path, text: str) -> Iterator[PlacedRow]:
     found = _parse(text, str(path)) if text.strip() else []
     if not isinstance(found, list):
         raise RecipeError(f"{path}: is no JSON array; one object a line is a .jsonl file")
@@ -88,8 +88,8 @@ def _object(found: Any, where: str) -> Mapping[str, Any]:
     return found
 
 
-def _table(delimiter: str) -> Callable[[Path, str], Iterator[Row]]:
-    def read(path: Path, text: str) -> Iterator[Row]:
+def _table(delimiter: str) -> Callable[[Path, str], Iterator[PlacedRow]]:
+    def read(path: Path, text: str) -> Iterator[PlacedRow]:
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             for row in reader:
@@ -102,7 +102,7 @@ def _table(delimiter: str) -> Callable[[Path, str], Iterator[Row]]:
     return read
 
 
-READERS: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path, str], Iterator[PlacedRow]]] = {
     ".jsonl": _json_lines,
     ".json": _json_array,
     ".csv": _table(","),

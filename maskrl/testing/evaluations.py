@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from maskrl.asking import asking
+from maskrl.eval_section import EvalConfig
 from maskrl.evaluations import answers, numbers
 from maskrl.interfaces import DistributionEvaluation, Evaluation, ImageEvaluation, Number, Row
-from maskrl.sections import EvalConfig
 from maskrl.testing.classes import check_class
 from maskrl.testing.promises import PROMPTS, TOLERANCE, pictures, quiet, require, require_listed
 from maskrl.types import Prompt

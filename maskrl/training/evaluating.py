@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from maskrl.errors import RecipeError
+from maskrl.eval_section import EvalConfig, EvalSection
 from maskrl.evals.engine import check, evaluate
 from maskrl.evals.results import Report
 from maskrl.evaluations import answers
@@ -19,7 +20,6 @@ from maskrl.pixels import rounded
 from maskrl.recipe import Recipe
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import load_prompts, prompts_digest
-from maskrl.sections import EvalConfig, EvalSection
 from maskrl.types import Prompt, Stream
 
 Show = Callable[[int, int], None]

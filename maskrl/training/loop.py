@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,8 @@ from time import perf_counter
 
 from maskrl import files
 from maskrl.errors import TrainingError
+from maskrl.evals.ranks import run_on_main
 from maskrl.evals.results import RESULT, Report, write_report
-from maskrl.evals.together import on_main
 from maskrl.grpo.update import collect, learn
 from maskrl.interfaces import MaskedGenerator
 from maskrl.recipe import Recipe
@@ -35,6 +35,7 @@ from maskrl.training.opening import (
     results_folder,
 )
 from maskrl.training.pictures import Samples, save_before_after, save_samples
+from maskrl.training.result import TrainResult
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
 from maskrl.training.signals import Stop
@@ -42,21 +43,6 @@ from maskrl.training.state import Progress, capture, read_progress, restore
 from maskrl.training.tables import plain_console
 
 Measure = Callable[[MaskedGenerator, Callable[[int, int], None]], Report]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run came to: its evaluations by label, none where the recipe asks for none.
-
-    ``is_main``: whether this is the process that wrote the folder.
-    """
-
-    before: Mapping[str, Report]
-    after: Mapping[str, Report]
-    picture: Path | None
-    run: Path
-    updates: int
-    is_main: bool
 
 
 def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: str = "run") -> TrainResult:
@@ -98,7 +84,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
             opened.append(folder)
 
         opened: list[Path] = []
-        on_main(placement, open_run)
+        run_on_main(placement, open_run)
         folder = placement.share(opened[0] if opened else None)
         assert folder is not None
         checkpoint = newest(folder, recipe) if resume else None
@@ -153,7 +139,7 @@ class _Run:
         while not self._is_over():
             # as it is now: the row of an evaluation that fails later is written again when the run is resumed
             with rescuing(self.setup, partial(self._rescue, replace(self.progress))):
-                self._look()
+                self._evaluate_if_due()
             self._update()
             if self._due(self.recipe.checkpoint.every) or self._is_over():
                 self._save()
@@ -186,7 +172,7 @@ class _Run:
         first = self.placement.rank * self.setup.share
         with rescuing(self.setup, partial(self._rescue, self.progress)):
             batch = collect(actor, prompts[first : first + self.setup.share], update)
-            held_out = self.setup.watch.look(batch)  # may fail: before a weight moves
+            held_out = self.setup.held_out.score_if_due(batch)  # may fail: before a weight moves
             metrics = {**batch.metrics, **learn(learner, batch), **held_out}
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
@@ -235,7 +221,7 @@ class _Run:
         self.placement.wait()
         self.stop.leave()
 
-    def _look(self) -> None:
+    def _evaluate_if_due(self) -> None:
         """Evaluate and paint between updates, where it is time to."""
         for one in self.setup.evaluations:
             if self._due(one.section.config.every):
@@ -287,10 +273,10 @@ class _Run:
 
         None where the recipe has no sample prompts, and on processes that do not write.
         """
-        sampler = self.setup.sampler
-        if not sampler.prompts or not self.placement.is_main:
+        sheets = self.setup.sheets
+        if not sheets.prompts or not self.placement.is_main:
             return None
-        samples = sampler.paint(self.setup.learner.generator)
+        samples = sheets.paint(self.setup.learner.generator)
         path = self.folder / "samples" / f"{name}.png"
         save_samples(path, samples)
         self._show("samples", path)

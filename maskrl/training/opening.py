@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.ranks import run_on_main
 from maskrl.evals.results import RESULT, Report, read_report
-from maskrl.evals.together import on_main
 from maskrl.grpo.processes import Process
 from maskrl.recipe import SECTIONS, Recipe
 from maskrl.runtime import checkpoint as checkpoints
@@ -40,7 +40,7 @@ def check_prompts(placement: Process, prompts: Sequence[Prompt]) -> None:
         )
 
     if len(set(digests)) > 1:
-        on_main(placement, refuse)
+        run_on_main(placement, refuse)
 
 
 def contents(recipe: Recipe, setup: Setup) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def open_log(
 ) -> AbstractContextManager[MetricsLog | None]:
     """Open the metrics, on the process that writes them."""
     kept: list[bytes] = []
-    on_main(placement, lambda: kept.extend(rows_of(run, progress.rows, progress.rows_sha256)))
+    run_on_main(placement, lambda: kept.extend(rows_of(run, progress.rows, progress.rows_sha256)))
     if not placement.is_main:
         return nullcontext()
     log = MetricsLog(run, kept, recipe.tracking.tensorboard)

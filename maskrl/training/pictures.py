@@ -22,7 +22,7 @@ WORDS = 40  # of a caption: a longer one is cut in the picture
 
 
 @dataclass(frozen=True)
-class Sampler:
+class SampleSheets:
     """Paints the run's sample prompts: image i of prompt p always from ``stream.child(p, i)``.
 
     ``is_right`` judges an image of a prompt, Float [3, H, W] in [0, 1]; None of one that it knows nothing about.
@@ -58,7 +58,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a :class:`Sampler` painted: P captions, Float [P, PER_PROMPT, 3, H, W] in [0, 1], on the CPU, and marks."""
+    """What was painted: P captions, Float [P, PER_PROMPT, 3, H, W] in [0, 1], on the CPU, and marks."""
 
     captions: Sequence[str]
     images: Tensor

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from maskrl.asking import asking
 from maskrl.errors import RecipeError
+from maskrl.eval_section import EvalConfig
 from maskrl.grpo import answers
 from maskrl.grpo.actor import Actor, Portions
 from maskrl.grpo.algorithm import Algorithm
@@ -27,12 +28,12 @@ from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import training_prompts
-from maskrl.sections import EvalConfig, TrainingConfig
+from maskrl.sections import TrainingConfig
 from maskrl.training.evaluating import RunEvaluation, build_evaluations
-from maskrl.training.pictures import Sampler, choose_prompts
+from maskrl.training.held_out import HeldOutRewards
+from maskrl.training.pictures import SampleSheets, choose_prompts
 from maskrl.training.schedule import LearningRate
 from maskrl.training.state import HasState, History, Moments, Weights, trained_parameters
-from maskrl.training.watch import Watch
 from maskrl.types import Prompt, Stream
 
 
@@ -51,9 +52,9 @@ class Setup:
     share: int
     prompts: Sequence[Prompt]
     learning_rate: LearningRate
-    sampler: Sampler
+    sheets: SampleSheets
     evaluations: Sequence[RunEvaluation]
-    watch: Watch
+    held_out: HeldOutRewards
 
 
 def set_up(recipe: Recipe) -> Setup:
@@ -108,12 +109,14 @@ def set_up(recipe: Recipe) -> Setup:
         "filter": History(actor.filter),
     }
     evaluations = build_evaluations(recipe, num_steps, sampling, placement)
-    sampler = _sampler(recipe, evaluations, prompts, num_steps, sampling)
-    watch = _watch(recipe, placement, actor.portions.reward_batch)
-    for judge in (reward, *watch.rewards.values()):
+    sheets = _sheets(recipe, evaluations, prompts, num_steps, sampling)
+    held_out = _held_out(recipe, placement, actor.portions.reward_batch)
+    for judge in (reward, *held_out.rewards.values()):
         with asking(judge):
             judge.check(tuple(prompts))  # theirs to look at, not to sort
-    return Setup(placement, actor, learner, state, share, prompts, learning_rate, sampler, evaluations, watch)
+    return Setup(
+        placement, actor, learner, state, share, prompts, learning_rate, sheets, evaluations, held_out
+    )
 
 
 def _portions(training: TrainingConfig, images: int) -> Portions:
@@ -126,21 +129,21 @@ def _portions(training: TrainingConfig, images: int) -> Portions:
     )
 
 
-def _sampler(
+def _sheets(
     recipe: Recipe,
     evaluations: Sequence[RunEvaluation],
     prompts: Sequence[Prompt],
     num_steps: int,
     sampling: Sampling,
-) -> Sampler:
+) -> SampleSheets:
     """Choose what pictures show: prompts of the first evaluation, as it paints them, each of its images with a mark."""
     stream = Stream(recipe.seed).child("samples")
     if not evaluations:
         shown = choose_prompts(recipe.tracking.sample_prompts, (), prompts)
-        return Sampler(shown, stream, num_steps, sampling, EvalConfig().batch, _unknown)
+        return SampleSheets(shown, stream, num_steps, sampling, EvalConfig().batch, _unknown)
     first = evaluations[0]
     shown = choose_prompts(recipe.tracking.sample_prompts, first.prompts, prompts)
-    return Sampler(shown, stream, first.num_steps, sampling, first.section.config.batch, first.is_right)
+    return SampleSheets(shown, stream, first.num_steps, sampling, first.section.config.batch, first.is_right)
 
 
 def _unknown(image: Tensor, prompt: Prompt) -> None:
@@ -240,10 +243,10 @@ def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
     return reference
 
 
-def _watch(recipe: Recipe, placement: Placement, batch: int) -> Watch:
+def _held_out(recipe: Recipe, placement: Placement, batch: int) -> HeldOutRewards:
     rewards = {label: chosen.build() for label, chosen in recipe.watch.rewards.items()}
     for label, reward in rewards.items():
         placement.place_judge(reward, offload=recipe.training.offload)
         if recipe.training.offload:
             rewards[label] = OffloadedReward(reward, placement.device)
-    return Watch(rewards, recipe.watch.every, batch, placement)
+    return HeldOutRewards(rewards, recipe.watch.every, batch, placement)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from maskrl.eval_section import EvalConfig, EvalSection
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.recipe import Recipe
-from maskrl.sections import EvalConfig, EvalSection
 from maskrl.training.evaluating import first_of_each, prompts_of
 from maskrl.types import Cost, Stream
 

@@ -70,15 +70,15 @@ class PTheta1(TransitionProb):
             assert transition.sets is not None, "the rollout recorded no sets"
             return unpack_bits(transition.pack(transition.sets), log_p.shape[1])
         logp_BN = transition.unpack(logp, torch.inf)
-        threshold_B, behind_BN = border(logp_BN, transition.revealed)
+        threshold_B, ties_lose_BN = border(logp_BN, transition.revealed)
         if self.config.threshold == "recorded":
             threshold_B = transition.threshold.log().to(logp.dtype)
         if self.config.threshold == "border":
             last_B1 = transition.reveal_rank.argmax(dim=1, keepdim=True)
             threshold_B = logp_BN.gather(1, last_B1).squeeze(1)
-            behind_BN = torch.arange(logp_BN.shape[1], device=logp.device) > last_B1
+            ties_lose_BN = torch.arange(logp_BN.shape[1], device=logp.device) > last_B1
         threshold_BN = threshold_B[:, None].expand_as(transition.state)
-        return remaskable(log_p, transition.pack(threshold_BN), transition.pack(behind_BN))
+        return remaskable(log_p, transition.pack(threshold_BN), transition.pack(ties_lose_BN))
 
 
 def _log_sum(log_p: Tensor, inside: Tensor) -> Tensor:

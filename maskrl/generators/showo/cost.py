@@ -13,7 +13,7 @@ from transformers import PhiConfig
 from maskrl.flops import count_flops
 from maskrl.generators.showo.footprint import Allocations, footprint
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
-from maskrl.generators.showo.network import Memory, ShowoNetwork
+from maskrl.generators.showo.network import KVCache, ShowoNetwork
 from maskrl.generators.showo.prompting import Vocabulary
 from maskrl.types import Cost, Footprint, GeneratorSpec, Pass
 
@@ -28,7 +28,7 @@ def measure(
         text = torch.zeros(text_tokens, dtype=torch.long)
         codes = torch.zeros(1, sizes.bits, *spec.grid)
         memory = network.read([text], end=text_tokens)
-        image_flops = count_flops(lambda: _look(network, spec.num_tokens, memory))
+        image_flops = count_flops(lambda: _forward_image(network, spec.num_tokens, memory))
         last_product = 2 * (spec.num_tokens + 2) * phi.intermediate_size * phi.hidden_size
         return Cost(
             spec=spec,
@@ -52,9 +52,9 @@ def _footprint(
     return footprint(ShowoNetwork.unfilled(phi, vocabulary), num_tokens, text_tokens, run)
 
 
-def _look(network: ShowoNetwork, num_tokens: int, memory: Memory) -> Tensor:
+def _forward_image(network: ShowoNetwork, num_tokens: int, memory: KVCache) -> Tensor:
     ids = torch.zeros(1, num_tokens + 2, dtype=torch.long)
-    return network.look(ids, [1], memory, start=memory.lengths[0])
+    return network.forward_image(ids, [1], memory, start=memory.lengths[0])
 
 
 def _decoding(magvit: Magvit, codes: Tensor) -> float:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from maskrl.generators.showo.network import Memory, ShowoNetwork
+from maskrl.generators.showo.network import KVCache, ShowoNetwork
 from maskrl.types import Footprint, Pass
 
 
@@ -51,14 +51,14 @@ def _on_the_cpu(network: nn.Module) -> list[Tensor]:
 
 
 def _forward(
-    network: ShowoNetwork, num_tokens: int, texts: list[Tensor], memory: Memory | None, run: Pass
+    network: ShowoNetwork, num_tokens: int, texts: list[Tensor], memory: KVCache | None, run: Pass
 ) -> Tensor:
     """Predict codes as the generator does: rows of a text side by side, as many masked positions as are wanted."""
     rows = [run.rows // len(texts) + (i < run.rows % len(texts)) for i in range(len(texts))]
     with _precision(run):
         memory = memory or network.read(texts, end=len(texts[0]))
         ids = torch.zeros(run.rows, num_tokens + 2, dtype=torch.long)
-        hidden = network.look(ids, rows, memory, start=len(texts[0]))[:, 1:-1]
+        hidden = network.forward_image(ids, rows, memory, start=len(texts[0]))[:, 1:-1]
         return network.code_logits(hidden.flatten(0, 1)[torch.arange(run.masked)])
 
 

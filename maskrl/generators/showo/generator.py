@@ -28,7 +28,7 @@ from maskrl.generators.showo.checkpoint import (
 )
 from maskrl.generators.showo.cost import measure
 from maskrl.generators.showo.magvit import MagvitConfig
-from maskrl.generators.showo.network import Memory, ShowoNetwork, phi_config
+from maskrl.generators.showo.network import KVCache, ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import UniversalPrompting
 from maskrl.generators.showo.published import sizes_of
 from maskrl.grpo.guidance import guided
@@ -49,7 +49,7 @@ class ShowoCondition(Condition):
 
     texts: tuple[Tensor, ...]
     rows: Tensor
-    memory: Memory | None = None
+    memory: KVCache | None = None
 
     def select(self, rows: Tensor) -> ShowoCondition:
         """Long [K] -> a condition of K rows."""
@@ -149,11 +149,11 @@ class Showo(MaskedGenerator):
         texts = [condition.texts[u] for u in used]
         memory = condition.memory.select(used) if condition.memory else self._read(texts)
         ids = self._frame(tokens[order])
-        hidden = self.module.look(ids, groups.tolist(), memory, start=self._prompting.length)
+        hidden = self.module.forward_image(ids, groups.tolist(), memory, start=self._prompting.length)
         hidden = hidden[order.argsort(), 1:-1]
         return self.module.code_logits(hidden if positions is None else hidden[positions])
 
-    def _read(self, texts: Sequence[Tensor]) -> Memory:
+    def _read(self, texts: Sequence[Tensor]) -> KVCache:
         return self.module.read(texts, end=self._prompting.length)
 
     def _frame(self, tokens: Tensor) -> Tensor:

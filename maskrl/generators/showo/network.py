@@ -28,7 +28,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Memory:
+class KVCache:
     """What the layers know of some texts: ``layers`` has (keys, values) of each, Float [U, heads, P, head_dim].
 
     ``lengths`` are those of the U texts; what lies behind a text's length is not to be looked at.
@@ -42,10 +42,10 @@ class Memory:
         keys, values = (part[text : text + 1, :, : self.lengths[text]] for part in self.layers[layer])
         return keys, values
 
-    def select(self, texts: Tensor) -> Memory:
+    def select(self, texts: Tensor) -> KVCache:
         """Pick some of the texts: Long [K] in [0, U)."""
         layers = tuple((keys[texts], values[texts]) for keys, values in self.layers)
-        return Memory(layers, tuple(self.lengths[text] for text in texts))
+        return KVCache(layers, tuple(self.lengths[text] for text in texts))
 
 
 class ShowoNetwork(nn.Module):
@@ -81,7 +81,7 @@ class ShowoNetwork(nn.Module):
         self._before = torch.compile(_before_attention, dynamic=True)
         self._after = torch.compile(_after_attention, dynamic=True)
 
-    def read(self, texts: Sequence[Tensor], end: int) -> Memory:
+    def read(self, texts: Sequence[Tensor], end: int) -> KVCache:
         """Read U texts, Long [P_u] each, that end before position ``end``; differentiable.
 
         Shorter texts are padded on the right, where causal attention never looks.
@@ -99,9 +99,9 @@ class ShowoNetwork(nn.Module):
                 return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
             x = self._layer(layer, x, rotation, attend)
-        return Memory(tuple(layers), tuple(len(text) for text in texts))
+        return KVCache(tuple(layers), tuple(len(text) for text in texts))
 
-    def look(self, ids: Tensor, groups: Sequence[int], memory: Memory, start: int) -> Tensor:
+    def forward_image(self, ids: Tensor, groups: Sequence[int], memory: KVCache, start: int) -> Tensor:
         """Run images, which see their text and all of themselves: Long [B, L] -> Float [B, L, D], normalised.
 
         Args:

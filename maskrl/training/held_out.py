@@ -10,15 +10,15 @@ from torch import Tensor
 
 from maskrl.errors import RecipeError
 from maskrl.grpo.batch import Batch
-from maskrl.grpo.judging import Judging, check_finite
 from maskrl.grpo.processes import Process
+from maskrl.grpo.reward_scorer import RewardScorer, check_finite
 from maskrl.interfaces import RewardModel
 
 AGREEMENT = "_agreement"
 
 
 @dataclass(frozen=True)
-class Watch:
+class HeldOutRewards:
     """Scores the images of every ``every``-th update by held-out rewards, ``batch`` images at a time."""
 
     rewards: Mapping[str, RewardModel]
@@ -33,7 +33,7 @@ class Watch:
                     f"watch.rewards: {name!r} is what the agreement of another is called; rename it"
                 )
 
-    def look(self, batch: Batch) -> dict[str, float]:
+    def score_if_due(self, batch: Batch) -> dict[str, float]:
         """Return ``held_out_NAME`` and ``held_out_NAME_agreement``, over all processes; nothing where it is not time.
 
         The first is the mean score. The second, in [-1, 1], is the mean over groups of the correlation with the trained
@@ -56,9 +56,9 @@ class Watch:
     def _score(self, name: str, reward: RewardModel, batch: Batch) -> Tensor:
         size = len(batch.images) // len(batch.prompts)
         prompts = [prompt for prompt in batch.prompts for _ in range(size)]
-        judging = Judging(reward, prompts, self.batch, overlap=False)
-        judging.add(batch.images)
-        scores_B, _ = judging.scores()
+        scorer = RewardScorer(reward, prompts, self.batch, overlap=False)
+        scorer.add(batch.images)
+        scores_B, _ = scorer.scores()
         check_finite(name, scores_B, prompts, f"update {batch.update}, held out")
         return scores_B.to(batch.images.device)
 

@@ -13,8 +13,8 @@ from maskrl.errors import RecipeError, TrainingError
 from maskrl.grpo.update import collect
 from maskrl.recipe import read_recipe
 from maskrl.training.display import Display
+from maskrl.training.held_out import HeldOutRewards, mean_correlation
 from maskrl.training.loop import train
-from maskrl.training.watch import Watch, mean_correlation
 from maskrl.types import Prompt
 
 PROMPTS = [Prompt("dark"), Prompt("bright")]
@@ -26,7 +26,7 @@ class Opposite(ToyReward):
 
 
 def watch(halves, **rewards):
-    return Watch(
+    return HeldOutRewards(
         {name: kind(ComponentConfig()) for name, kind in rewards.items()}, 3, 2, halves.actor.process
     )
 
@@ -34,7 +34,8 @@ def watch(halves, **rewards):
 def test_only_every_third_update_is_looked_at():
     halves = toy_halves()
     looked = [
-        watch(halves, gold=ToyReward).look(collect(halves.actor, PROMPTS, update)) for update in range(6)
+        watch(halves, gold=ToyReward).score_if_due(collect(halves.actor, PROMPTS, update))
+        for update in range(6)
     ]
     assert [bool(metrics) for metrics in looked] == [False, False, True, False, False, True]
 
@@ -42,7 +43,7 @@ def test_only_every_third_update_is_looked_at():
 def test_mean_and_agreement_are_those_of_the_images_that_taught():
     halves = toy_halves()
     batch = collect(halves.actor, PROMPTS, 2)
-    metrics = watch(halves, same=ToyReward, opposite=Opposite).look(batch)
+    metrics = watch(halves, same=ToyReward, opposite=Opposite).score_if_due(batch)
     assert metrics["held_out_same"] == pytest.approx(float(batch.rewards.mean()))
     assert metrics["held_out_opposite"] == pytest.approx(3 - float(batch.rewards.mean()))
     assert metrics["held_out_same_agreement"] == pytest.approx(1)
@@ -64,7 +65,7 @@ def test_a_held_out_reward_that_is_not_finite_is_named():
 
     halves = toy_halves()
     with pytest.raises(TrainingError, match="update 2, held out: the reward 'gold' gave nan"):
-        watch(halves, gold=Nan).look(collect(halves.actor, PROMPTS, 2))
+        watch(halves, gold=Nan).score_if_due(collect(halves.actor, PROMPTS, 2))
 
 
 def test_a_watched_run_learns_the_same_and_logs_more(toy_recipe):

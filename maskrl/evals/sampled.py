@@ -13,10 +13,10 @@ from torch import Tensor
 from maskrl import files
 from maskrl.errors import RecipeError
 from maskrl.evals import results
-from maskrl.evals.generate import paint_pairs
+from maskrl.evals.generate import sample_pairs
 from maskrl.evals.images import SETTINGS, read_settings
+from maskrl.evals.ranks import ShowProgress, dealt, run_on_main
 from maskrl.evals.sameness import differing, unknown
-from maskrl.evals.together import Progress, dealt, on_main
 from maskrl.geneval.metadata import metadata_line
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.processes import Process
@@ -61,7 +61,7 @@ def write_prompt(folder: Path, index: int, prompt: Prompt) -> None:
     files.write_text(folder / f"{index:05d}" / "metadata.jsonl", metadata_line(prompt) + "\n")
 
 
-def painted_settings(
+def sampling_settings(
     generator: MaskedGenerator,
     prompts: Sequence[Prompt],
     images_per_prompt: int,
@@ -92,7 +92,7 @@ def painted_settings(
     }
 
 
-def paint_folder(
+def sample_folder(
     folder: Path,
     generator: MaskedGenerator,
     prompts: Sequence[Prompt],
@@ -103,12 +103,12 @@ def paint_folder(
     stream: Stream,
     batch: int,
     process: Process,
-    progress: Progress,
+    progress: ShowProgress,
 ) -> None:
     """Paint what is missing in a folder; image i of prompt p always comes from ``stream.child("eval", p, i)``.
 
     Args:
-        folder: new, or of the same settings: then it is gone on with.
+        folder: new, or of the same settings: then it is resumed.
         generator: what paints.
         prompts: in the order of their folders.
         sampling: schedule, temperatures, guidance (of the evaluation).
@@ -123,13 +123,13 @@ def paint_folder(
         RecipeError: the folder holds something else, or images of other settings.
         TrainingError: it cannot be written.
     """
-    settings = painted_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
-    on_main(process, lambda: _claim(folder, settings))
+    settings = sampling_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
+    run_on_main(process, lambda: _claim(folder, settings))
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
     missing = [(p, i) for p, i in every if not _is_whole(folder / image_name(p, i))]
     process.wait()  # nobody paints before everybody has looked
     for pairs in dealt(missing, len(every), batch, process, progress):
-        images = paint_pairs(generator, prompts, pairs, stream, num_steps, sampling)
+        images = sample_pairs(generator, prompts, pairs, stream, num_steps, sampling)
         for (p, i), image in zip(pairs, images, strict=True):
             write_prompt(folder, p, prompts[p])
             write_image(folder / image_name(p, i), image)

@@ -15,7 +15,7 @@ from maskrl.grpo.terms import join_terms
 from maskrl.interfaces import RewardModel
 from maskrl.types import Prompt
 
-Scores = tuple[Tensor, dict[str, Tensor]]
+Scored = tuple[Tensor, dict[str, Tensor]]
 
 
 def check_finite(name: str, scores: Tensor, prompts: Sequence[Prompt], when: str) -> None:
@@ -33,8 +33,8 @@ def check_finite(name: str, scores: Tensor, prompts: Sequence[Prompt], when: str
     )
 
 
-class Judging:
-    """Scores the images of B prompts, ``size`` at a time, in the order in which they come.
+class RewardScorer:
+    """Scored the images of B prompts, ``size`` at a time, in the order in which they come.
 
     With ``overlap`` a portion is scored as soon as it is there, by a thread of its own (on CUDA in a stream of its
     own); otherwise all are when the scores are asked for. The portions are the same, and so are the scores.
@@ -44,7 +44,7 @@ class Judging:
         self._reward, self._prompts, self._size = reward, prompts, size
         self._waiting: list[Tensor] = []
         self._scored = 0
-        self._scores: list[Future[Scores] | Scores] = []
+        self._scores: list[Future[Scored] | Scored] = []
         self._thread: ThreadPoolExecutor | None = None
         if overlap:  # as many threads as here: another number would add up in another order
             threads = (torch.get_num_threads(),)
@@ -56,7 +56,7 @@ class Judging:
         if self._thread is not None:
             self._judge_whole_portions()
 
-    def scores(self) -> Scores:
+    def scores(self) -> Scored:
         """Return Float [B], and Float [B] of every term, once all B images are in.
 
         Raises:
@@ -98,7 +98,7 @@ def _painted(images: Tensor) -> torch.cuda.Event | None:
 @torch.no_grad()
 def _score_beside(
     reward: RewardModel, images: Tensor, prompts: Sequence[Prompt], painted: torch.cuda.Event | None
-) -> Scores:
+) -> Scored:
     """Score in this thread, which has settings of its own: gradients, device and stream."""
     if painted is None:
         return answers.score_terms(reward, images, prompts)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from maskrl.errors import MaskRLError
 from maskrl.grpo.processes import Process
 
-Progress = Callable[[int, int], None]
+ShowProgress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
@@ -17,7 +17,7 @@ def silent(done: int, total: int) -> None:
 
 
 def dealt(
-    missing: Sequence[T], total: int, batch: int, process: Process, progress: Progress
+    missing: Sequence[T], total: int, batch: int, process: Process, progress: ShowProgress
 ) -> Iterator[Sequence[T]]:
     """Deal out what is still to be done, ``batch`` at a time.
 
@@ -39,7 +39,7 @@ def dealt(
         progress(done, total)
 
 
-def together(process: Process, action: Callable[[], None] | None) -> None:
+def run_on_all_ranks(process: Process, action: Callable[[], None] | None) -> None:
     """Act on every process that has something to do, and wait for all.
 
     Raises:
@@ -60,6 +60,6 @@ def together(process: Process, action: Callable[[], None] | None) -> None:
         raise SystemExit(failed[0])
 
 
-def on_main(process: Process, action: Callable[[], None]) -> None:
-    """Act on the main process alone, and wait for it on the others; errors as in :func:`together`."""
-    together(process, action if process.rank == 0 else None)
+def run_on_main(process: Process, action: Callable[[], None]) -> None:
+    """Act on the main process alone, and wait for it on the others; errors as in :func:`run_on_all_ranks`."""
+    run_on_all_ranks(process, action if process.rank == 0 else None)

@@ -9,7 +9,7 @@ from toy import ToyReward, toy, toy_halves
 from maskrl.component import ComponentConfig
 from maskrl.errors import PluginError, TrainingError
 from maskrl.grpo.diversity import mean_square_difference, token_diversity
-from maskrl.grpo.judging import Judging
+from maskrl.grpo.reward_scorer import RewardScorer
 from maskrl.grpo.update import collect
 from maskrl.interfaces import RewardModel
 from maskrl.sections import TrainingConfig
@@ -38,10 +38,10 @@ def test_portions_do_not_depend_on_how_images_arrive(overlap, arriving):
     images = torch.arange(7.0).view(7, 1, 1, 1).expand(7, 3, 2, 2)
     recorder, prompts = Recorder(), [Prompt(str(i)) for i in range(7)]
     with torch.no_grad():
-        judging = Judging(recorder, prompts, 3, overlap)
+        scorer = RewardScorer(recorder, prompts, 3, overlap)
         for portion in images.split(arriving):
-            judging.add(portion)
-        scores, terms = judging.scores()
+            scorer.add(portion)
+        scores, terms = scorer.scores()
     assert scores.tolist() == list(range(7))
     assert terms == {}
     assert recorder.portions == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
@@ -63,11 +63,11 @@ class Slow(RewardModel):
 
 def test_painting_goes_on_while_images_are_judged():
     slow = Slow()
-    judging = Judging(slow, PROMPTS, 2, overlap=True)
-    judging.add(torch.zeros(2, 3, 2, 2))
+    scorer = RewardScorer(slow, PROMPTS, 2, overlap=True)
+    scorer.add(torch.zeros(2, 3, 2, 2))
     slow.came.set()  # without a thread of its own, the reward would still be waiting for this
-    judging.add(torch.ones(2, 3, 2, 2))
-    assert judging.scores()[0].tolist() == [0, 0, 1, 1]
+    scorer.add(torch.ones(2, 3, 2, 2))
+    assert scorer.scores()[0].tolist() == [0, 0, 1, 1]
 
 
 class Broken(ToyReward):

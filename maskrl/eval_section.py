@@ -1,0 +1,108 @@
+"""The sections ``[eval.NAME]`` of a recipe: which evaluation, by its own settings, and when and of what it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo
+
+from maskrl.component import TYPED, Chosen, ComponentConfig, Label, at_most, choose_section, validate
+from maskrl.errors import PluginError
+from maskrl.interfaces import Evaluation
+from maskrl.sections import STEPS, Source
+
+USUAL_IMAGES = 4  # of each prompt of an evaluation
+
+
+class EvalConfig(ComponentConfig):
+    """When a run makes an evaluation, and of what; the evaluation's own settings stand beside these.
+
+    ``prompts``: a file or a prompt set (None: the evaluation's own). ``images_per_prompt`` None: as the evaluation has
+    it, else 4. ``every`` counts updates, 0 evaluates before and after only; in between the first ``subset`` prompts of
+    each of the evaluation's tasks are used. ``num_steps`` None: as in ``[grpo]``. ``batch``: images at a time. Guidance
+    is ``sampling.guidance_eval``.
+    """
+
+    prompts: Source | None = None
+    images_per_prompt: Annotated[int, at_most(10_000, "a mean needs no more")] | None = Field(
+        default=None, ge=1
+    )
+    every: int = Field(default=0, ge=0)
+    subset: int = Field(default=8, ge=1)
+    num_steps: Annotated[int, STEPS] | None = Field(default=None, ge=1)
+    batch: int = Field(default=64, ge=1)
+
+
+@dataclass(frozen=True)
+class EvalSection:
+    """A section ``[eval.NAME]``: which evaluation, by its own settings, and when and of what it is made."""
+
+    evaluation: Chosen[Evaluation]
+    config: EvalConfig
+
+    @property
+    def images_per_prompt(self) -> int:
+        """How many images of each prompt; imports the evaluation where the section does not say."""
+        return self.config.images_per_prompt or self.evaluation.component.images_per_prompt or USUAL_IMAGES
+
+    def settings(self) -> dict[str, Any]:
+        """Return the section, as :meth:`Chosen.settings` does."""
+        number = self.images_per_prompt if self.evaluation.is_read else self.config.images_per_prompt
+        return {
+            **self.evaluation.settings(),
+            **self.config.model_dump(mode="json"),
+            "images_per_prompt": number,
+        }
+
+    def build(self, recipe: Mapping[str, Any]) -> Evaluation:
+        """Build the evaluation.
+
+        Args:
+            recipe: its sections by name: what the evaluation ``takes``, where it is left out.
+
+        Raises:
+            RecipeError: its settings are wrong, or weights cannot be had.
+            PluginError: it does not import.
+        """
+        component, config = self.evaluation.component, self.evaluation.config
+        taken = {
+            key: recipe[key]
+            for key in component.takes
+            if key not in config.model_fields_set and key in recipe
+        }
+        return component(config.model_copy(update=taken))
+
+
+def _read_eval(value: Any, info: ValidationInfo) -> EvalSection:
+    if not isinstance(value, Mapping):
+        raise ValueError("is a section: write [eval.NAME]")
+    own = {key: one for key, one in value.items() if key not in EvalConfig.model_fields}
+    engine = {key: one for key, one in value.items() if key in EvalConfig.model_fields}
+    context = {**(info.context or {}), "typed": value.get(TYPED, {})}
+    config = validate(EvalConfig, engine, context)
+    chosen = choose_section("evaluations", own, info)
+    if chosen.is_read and (
+        both := sorted(EvalConfig.model_fields.keys() & chosen.component.Config.model_fields)
+    ):
+        raise PluginError(
+            f"the evaluation {chosen.name!r} has a setting {both[0]!r}, which every section [eval.NAME] has already"
+        )
+    return EvalSection(chosen, config)
+
+
+def _name_sections(value: Any) -> Any:
+    """Let a section be called after its evaluation: ``[eval.geneval]`` needs no name."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        label: {"name": label, **section} if isinstance(section, Mapping) else section
+        for label, section in value.items()
+    }
+
+
+Evaluations = Annotated[
+    dict[Label, Annotated[EvalSection, PlainValidator(_read_eval), PlainSerializer(EvalSection.settings)]],
+    BeforeValidator(_name_sections),
+]
