@@ -164,7 +164,10 @@ def _before_attention(layer: Any, x: Tensor, rotation: KeysValues) -> tuple[Tens
 
 
 def _after_attention(layer: Any, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
-    """Add what attention found, Float [B, heads, L, head_dim], and the MLP's word on it: Float [B, L, D]."""
+    """Add to ``x`` what attention found, Float [B, heads, L, head_dim], and what the MLP makes of ``normed`` beside it.
+
+    Phi runs the two side by side: the MLP does not see what attention found. -> Float [B, L, D].
+    """
     out: Tensor = x + layer.self_attn.dense(attended.transpose(1, 2).flatten(2)) + layer.mlp(normed)
     return out
 
