@@ -144,7 +144,7 @@ def others(evaluation: ImageEvaluation, rows: Sequence[Row]) -> dict[str, float]
     with asking(evaluation):
         found = evaluation.others(rows)
     for name, value in found.items():
-        if not math.isnan(value):
+        if not (isinstance(value, float) and math.isnan(value)):
             _finite(evaluation, "others", _name(evaluation, "others", name), value)
     return {name: float(value) for name, value in found.items()}
 
