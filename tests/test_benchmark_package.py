@@ -205,3 +205,62 @@ def test_a_benchmark_that_breaks_its_contract_is_named(cli, install, tmp_path, o
     assert (refused.code, refused.err.count("\n")) == (3, 1), refused.err
     assert said in refused.err
     assert not (tmp_path / "out/broken/summary.json").exists()
+
+
+COLOURS = '''
+import numpy as np
+
+from maskrl.interfaces import DistributionEvaluation
+
+
+class Colours(DistributionEvaluation):
+    """The spread of mean colours."""
+
+    width = 3
+
+    def label(self, prompts, images):
+        return "Colours"
+
+    def features(self, images):
+        return np.stack([image.double().mean(dim=(1, 2)).numpy() for image in images])
+
+    def measure(self, mean, covariance):
+        return {"spread": float(np.trace(covariance)), "light": float(mean.mean())}
+'''
+
+
+def test_a_distribution_is_measured_in_training_and_in_a_folder_alike(cli, toy_recipe, tmp_path):
+    (tmp_path / "colours.py").write_text(COLOURS)
+    section = '[eval.colours]\nname = "colours.py:Colours"\nprompts = "prompts.txt"\nimages_per_prompt = 3\n'
+    other = "[eval.again]\nname = 'brightness'\nimages_per_prompt = 1\n"  # two sections, each with its own
+    toy_recipe.write_text(toy_recipe.read_text() + section + other)
+    run = tmp_path / "run"
+    trained = cli("train", "--recipe", toy_recipe, "--run", run)
+    assert trained.code == 0, trained.err
+    assert "Colours before and after (9 images each)" in trained.out
+    after = read_result(run / "eval/colours/after")
+    assert list(after.numbers) == ["spread", "light"]
+    assert (run / "eval/again/after/results.jsonl").is_file()
+    assert not (run / "eval/colours/after/results.jsonl").exists()
+    shown = [row for row in metrics_of(run) if row["kind"] == "eval" and "colours" in row]
+    assert [row["when"] for row in shown] == ["before", "after"]
+    assert shown[1].keys() == {
+        "kind",
+        "update",
+        "when",
+        "colours",
+    }  # what has no error is in the results alone
+    command = ("eval", f"{tmp_path}/colours.py:Colours", "--run", run, "--out", tmp_path / "out", "--prompts")
+    found = cli(*command, tmp_path / "prompts.txt", "--images-per-prompt", 3)
+    assert found.code == 0, found.err
+    again = read_result(tmp_path / "out/Colours")
+    for name, number in after.numbers.items():
+        assert again.numbers[name].mean == pytest.approx(number.mean, rel=1e-6)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted((tmp_path / "out/images").rglob("*.png"))):
+        (flat / f"{i}.png").write_bytes(path.read_bytes())
+    assert (
+        cli("eval", f"{tmp_path}/colours.py:Colours", "--images", flat, "--out", tmp_path / "more").code == 0
+    )
+    assert read_result(tmp_path / "more/Colours").numbers["spread"].mean == again.numbers["spread"].mean

@@ -1,12 +1,16 @@
 """Every option of an evaluation is followed, or refused in a line before anything is loaded or painted."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from test_cli import toy_eval  # noqa: F401
 
 from maskrl.evals.images import open_folder
 
+TOY = Path(__file__).with_name("toy_run.py")
 COMMANDS = {
     "geneval": (),
     "clip_score": (),
@@ -78,3 +82,42 @@ def test_a_judge_that_cannot_be_placed_ends_an_evaluation_before_it_paints(cli, 
     )
     assert (refused.code, out.exists()) == (4, False), refused.err
     assert "its weights are not there" in refused.err
+
+
+LOADED = """
+import sys
+from maskrl.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+print("loaded:", *sorted({"maskrl.generators.showo.generator", "open_clip", "peft"} & set(sys.modules)))
+"""
+
+
+def test_images_that_are_there_need_no_recipe_and_import_no_generator(cli, toy_eval, tmp_path):  # noqa: F811
+    assert cli("eval", "geneval", "--recipe", toy_eval, "--out", tmp_path / "out").code == 0
+    toy = tmp_path / "toy_run.py"
+    toy.write_text(TOY.read_text())
+    arguments = ["eval", "geneval", "--images", tmp_path / "out/images", "--detector", f"{toy}:Tiles"]
+    command = [sys.executable, "-c", LOADED, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            "training.device=cpu",
+            "--set training: nothing is painted and no recipe is read, so it would be ignored",
+        ),
+        ("eval.clip_score.batch=3", "--set clip_score: nothing is painted"),
+        ("eval.detector=shapes", "eval.detector: every evaluation has a section of its own now"),
+        ("eval.geneval.detectr=shapes", "eval.geneval.detectr: unknown key"),
+    ],
+)
+def test_what_is_set_beside_images_is_the_evaluations_own(cli, tmp_path, setting, said):
+    done = cli("eval", "geneval", "--images", tmp_path, "--set", setting)
+    assert (done.code, said in done.err) == (2, True), done.err
