@@ -284,7 +284,7 @@ def test_images_in_a_folder_are_judged(published, judge, tmp_path, cli):
             save_png(picture(f"{index} {sample}", 40, 40), folder / "samples" / f"{sample:05}.png")
     shown = cli(
         *("eval", "image_reward", "--images", tmp_path / "images", "--out", tmp_path / "out"),
-        *("--reward", f"weights={published}"),
+        *("--weights", published),
     )
     assert shown.code == 0, shown.err
     rows = [
@@ -304,9 +304,9 @@ def save_png(array, path):
 
 
 def test_a_misspelt_setting_of_the_command_is_one_line(cli, tmp_path):
-    refused = cli("eval", "image_reward", "--images", tmp_path, "--reward", "weihgts=x")
+    refused = cli("eval", "image_reward", "--images", tmp_path, "--set", "eval.image_reward.weihgts=x")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "weihgts" in refused.err
+    assert "eval.image_reward.weihgts: unknown key; did you mean 'weights'" in refused.err
 
 
 # the tiny one
