@@ -177,6 +177,24 @@ class Chosen(Generic[C]):
         check_attributes(built)
         return built
 
+    def build_with(self, settings: Mapping[str, Any]) -> C:
+        """Build the component with some of its settings in the place of those that were written, as :meth:`build` does.
+
+        Raises:
+            RecipeError: no such component, or wrong settings.
+            PluginError: as of :meth:`build`.
+        """
+        component, config = self._read()
+        with asking(component):
+            built = component(config.model_copy(update=dict(settings)))
+        check_attributes(built)
+        return built
+
+    @property
+    def given(self) -> Collection[str]:
+        """The settings that the section has; the others are defaults."""
+        return self._written.keys()
+
     @property
     def is_read(self) -> bool:
         """Whether the class has been imported and the settings validated."""

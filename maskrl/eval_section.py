@@ -13,6 +13,7 @@ from maskrl.errors import PluginError
 from maskrl.interfaces import Evaluation
 from maskrl.sections import STEPS, Source
 
+RESERVED = ("kind", "update", "when")  # columns of every row of metrics
 USUAL_IMAGES = 4  # of each prompt of an evaluation
 
 
@@ -50,11 +51,15 @@ class EvalSection:
     def settings(self) -> dict[str, Any]:
         """Return the section, as :meth:`Chosen.settings` does."""
         number = self.images_per_prompt if self.evaluation.is_read else self.config.images_per_prompt
-        return {
-            **self.evaluation.settings(),
-            **self.config.model_dump(mode="json"),
-            "images_per_prompt": number,
-        }
+        taken = self._taken() if self.evaluation.is_read else ()
+        own = {key: value for key, value in self.evaluation.settings().items() if key not in taken}
+        return {**own, **self.config.model_dump(mode="json"), "images_per_prompt": number}
+
+    def given(self) -> dict[str, Any]:
+        """Return what the section itself says, no defaults."""
+        settings = self.evaluation.read().settings()  # read: paths start from where the section stands
+        own = {key: settings[key] for key in ("name", *self.evaluation.given)}
+        return {**own, **self.config.model_dump(mode="json", exclude_unset=True)}
 
     def build(self, recipe: Mapping[str, Any]) -> Evaluation:
         """Build the evaluation.
@@ -66,13 +71,11 @@ class EvalSection:
             RecipeError: its settings are wrong, or weights cannot be had.
             PluginError: it does not import.
         """
-        component, config = self.evaluation.component, self.evaluation.config
-        taken = {
-            key: recipe[key]
-            for key in component.takes
-            if key not in config.model_fields_set and key in recipe
-        }
-        return component(config.model_copy(update=taken))
+        return self.evaluation.build_with({key: recipe[key] for key in self._taken() if key in recipe})
+
+    def _taken(self) -> list[str]:
+        """Return the settings that are the recipe's, since the section leaves them out."""
+        return [key for key in self.evaluation.component.takes if key not in self.evaluation.given]
 
 
 def _read_eval(value: Any, info: ValidationInfo) -> EvalSection:
@@ -96,6 +99,8 @@ def _name_sections(value: Any) -> Any:
     """Let a section be called after its evaluation: ``[eval.geneval]`` needs no name."""
     if not isinstance(value, Mapping):
         return value
+    if taken := [label for label in value if label in RESERVED]:
+        raise ValueError(f"a section cannot be called {taken[0]!r}, as a column of the metrics is: rename it")
     return {
         label: {"name": label, **section} if isinstance(section, Mapping) else section
         for label, section in value.items()

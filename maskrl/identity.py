@@ -58,6 +58,8 @@ def name_class(kind: type[Component]) -> dict[str, str]:
 
 def _source(kind: type[Component]) -> Path | None:
     """Return the file that a class was imported from by its path; None of an installed one."""
+    if (file := getattr(kind, "source_file", None)) is not None:  # of a function in a file
+        return Path(file)
     if not kind.__module__.startswith(registry.LOCAL_MODULE):
         return None
     return Path(str(sys.modules[kind.__module__].__file__))

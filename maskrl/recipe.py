@@ -192,7 +192,8 @@ def read_section(label: str, section: Mapping[str, Any]) -> EvalSection:
     try:
         return validate(_Judging, data, {"base": Path.cwd(), "needs": Needs()}).eval[label]
     except ValidationError as error:
-        raise RecipeError("\n".join(mistakes.lines(error.errors(), data))) from error
+        known = [_known_keys(detail, data, Path.cwd()) for detail in error.errors()]
+        raise RecipeError("\n".join(mistakes.lines(error.errors(), data, known))) from error
 
 
 def _is_of_run(path: Path) -> bool:

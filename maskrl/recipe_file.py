@@ -188,7 +188,9 @@ def _typed(value: Any) -> Any:
 
 def write_toml(data: Mapping[str, Any]) -> str:
     """Write scalars, then a table for every section; what is None is left out."""
-    lines = [f"{written([key])} = {_toml(v)}" for key, v in data.items() if not isinstance(v, dict | None)]
+    lines = [
+        f"{written([key])} = {toml_value(v)}" for key, v in data.items() if not isinstance(v, dict | None)
+    ]
     for section, values in data.items():
         if section == "eval":
             lines += [line for label, one in values.items() for line in _section([section, label], one)]
@@ -198,7 +200,7 @@ def write_toml(data: Mapping[str, Any]) -> str:
 
 
 def _section(names: Sequence[str], values: Mapping[str, Any]) -> list[str]:
-    inside = [f"{written([key])} = {_toml(v)}" for key, v in values.items() if v is not None]
+    inside = [f"{written([key])} = {toml_value(v)}" for key, v in values.items() if v is not None]
     return ["", f"[{written(names)}]", *inside]
 
 
@@ -206,7 +208,10 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Write a value as TOML does, in one line."""
+    if isinstance(value, Path):
+        value = str(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -214,6 +219,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{_text(key)} = {_toml(v)}" for key, v in value.items() if v is not None)
+        inside = ", ".join(f"{_text(key)} = {toml_value(v)}" for key, v in value.items() if v is not None)
         return f"{{ {inside} }}"
-    return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return "[" + ", ".join(toml_value(item) for item in value) + "]"

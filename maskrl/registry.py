@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -168,15 +168,27 @@ def load_any(name: str) -> tuple[str, type[Any]]:
 
 
 def name_of(kind: str, component: type[Any]) -> str:
-    """Return the name under which an installed package offers a class; of any other class its own."""
+    """Return the name under which an installed package offers a class; of any other class its own.
+
+    Where two packages offer a name, maskrl's own keeps it, and the other's is ``PACKAGE/NAME``.
+    """
     target = f"{component.__module__}:{component.__qualname__}"
-    names = [offer.name for offer in installed() if (offer.kind, offer.target) == (kind, target)]
-    return names[0] if names else component.__qualname__
+    offers = [offer for offer in installed() if offer.kind == kind]
+    for offer in offers:
+        if offer.target == target:
+            is_shared = any(other.name == offer.name and other.package != offer.package for other in offers)
+            return offer.spelling if is_shared and offer.package != "maskrl" else offer.name
+    return component.__qualname__
 
 
 def is_local(name: str) -> bool:
     """Tell whether ``name`` means a class in a file (``my_file.py:MyReward``)."""
     return ".py:" in name
+
+
+def short_name(name: str) -> str:
+    """Return a name without its package or file: what a section is called that is named after it."""
+    return name.rpartition(":" if is_local(name) else "/")[2]
 
 
 def resolve_local(name: str, base: Path) -> str:
@@ -256,14 +268,18 @@ def _import_file(path: str) -> ModuleType:
     return module
 
 
+def _takes_two(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    return True
+
+
 def _concrete(found: object, kind: str, where: str) -> type[Any]:
     """Check that ``found`` is a concrete class of the kind's interface."""
     interface, of_function = KINDS[kind].interface, KINDS[kind].of_function
-    if (
-        inspect.isfunction(found)
-        and of_function is not None
-        and len(inspect.signature(found).parameters) == 2
-    ):
+    if inspect.isfunction(found) and of_function is not None and _takes_two(found):
         found = importlib.metadata.EntryPoint("", of_function, kind).load()(found)
     if not inspect.isclass(found):
         raise PluginError(f"{where} is not a class")

@@ -111,11 +111,13 @@ def test_images_that_are_there_need_no_recipe_and_import_no_generator(cli, toy_e
     [
         (
             "training.device=cpu",
-            "--set training: nothing is painted and no recipe is read, so it would be ignored",
+            "--set 'training.device=cpu': nothing is painted, so it would be ignored",
         ),
-        ("eval.clip_score.batch=3", "--set clip_score: nothing is painted"),
+        ("eval.clip_score.batch=3", "--set 'eval.clip_score.batch=3': nothing is painted"),
         ("eval.detector=shapes", "eval.detector: every evaluation has a section of its own now"),
-        ("eval.geneval.detectr=shapes", "eval.geneval.detectr: unknown key"),
+        ("eval.geneval.detectr=shapes", "eval.geneval.detectr: unknown key; did you mean 'detector'?"),
+        ("eval.geneval.images_per_prompt=3", "what can be set beside --images"),
+        ("eval.geneval.prompts=shapes_geneval", "nothing is painted, so it would be ignored"),
     ],
 )
 def test_what_is_set_beside_images_is_the_evaluations_own(cli, tmp_path, setting, said):

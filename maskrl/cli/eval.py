@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,8 +60,7 @@ def summary(offer: registry.Offer | None) -> str:
         return ""
     module, _, name = offer.target.partition(":")
     try:
-        spec = importlib.util.find_spec(module)
-        source = Path(str(spec and spec.origin)).read_text(encoding="utf-8")
+        source = _file_of(module).read_text(encoding="utf-8")
         classes = [
             node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name
         ]
@@ -69,6 +68,18 @@ def summary(offer: registry.Offer | None) -> str:
     except (Exception, SystemExit):  # a broken package must not take the list with it
         return ""
     return " ".join((text or "").partition("\n\n")[0].split())
+
+
+def _file_of(module: str) -> Path:
+    """Return the file of a module, found as Python finds it, but importing no package on the way."""
+    top, *inside = module.split(".")
+    spec = PathFinder.find_spec(top)
+    if spec is None or (inside and not spec.submodule_search_locations):
+        raise FileNotFoundError(module)
+    if not inside:
+        return Path(str(spec.origin))
+    place = Path(next(iter(spec.submodule_search_locations or ())), *inside)
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 app = typer.Typer(

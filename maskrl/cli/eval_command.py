@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import typer
 
@@ -22,9 +21,9 @@ from maskrl.cli.eval_images import (
     show_progress,
     there,
 )
-from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption
+from maskrl.cli.eval_options import Options
 from maskrl.errors import PluginError, RecipeError
-from maskrl.library.sources import override, resolve_recipe
+from maskrl.library.sources import DEFAULT_RECIPE, override, resolve_recipe
 
 if TYPE_CHECKING:
     from maskrl.eval_section import EvalSection
@@ -32,66 +31,19 @@ if TYPE_CHECKING:
     from maskrl.recipe import Recipe
 
 
-def _finite(value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no finite number")
-    return value
-
-
-GuidanceOption = Annotated[
-    float | None, typer.Option(help="w in (1 + w) * cond - w * uncond.", callback=_finite)
-]
-PromptsOption = Annotated[str | None, typer.Option(help="A prompt set's name, or a file.")]
-ImagesPerPromptOption = Annotated[int | None, typer.Option(min=1, help="How many of each prompt.")]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="Unmasking steps.")]
-OutOption = Annotated[
-    Path | None,
-    typer.Option(help="A folder for images and results; the same again goes on where it was killed."),
-]
-ImagesOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--images", help="Judge the images of this folder; nothing is painted, no recipe is needed."
-    ),
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-
+_PAINTING = (
+    "prompts",
+    "images_per_prompt",
+    "num_steps",
+    "every",
+    "subset",
+)  # keys that say what is painted, and when
 _OLD = {
     (
         "image_reward",
         "--reward",
     ): "--reward weights=X: the settings of this evaluation are options: write --weights X",
 }
-
-
-@dataclass(frozen=True)
-class Options:
-    """What every evaluation's command takes."""
-
-    recipe: RecipeOption = None
-    run: RunOption = None
-    checkpoint: CheckpointOption = None
-    overrides: SetOption = None
-    prompts: PromptsOption = None
-    images_per_prompt: ImagesPerPromptOption = None
-    steps: StepsOption = None
-    guidance: GuidanceOption = None
-    images: ImagesOption = None
-    out: OutOption = None
-    device: DeviceOption = None
-
-    def painting(self, label: str) -> list[str]:
-        """Write those that say what is painted, and where, as overrides of the recipe."""
-        prompts = self.prompts
-        if prompts is not None and Path(prompts).exists():
-            prompts = str(Path(prompts).resolve())
-        return [
-            *override(f"eval.{label}.prompts", prompts),
-            *override(f"eval.{label}.images_per_prompt", self.images_per_prompt),
-            *override(f"eval.{label}.num_steps", self.steps),
-            *override("sampling.guidance_eval", self.guidance),
-            *override("training.device", self.device),
-        ]
 
 
 def command_of(name: str) -> Callable[..., None]:
@@ -112,7 +64,7 @@ def command_of(name: str) -> Callable[..., None]:
 
     def command(**given: Any) -> None:
         own = {key: given.pop(key) for key in fields}
-        _evaluate(component, name, _settings(component, label_of(name), own), Options(**given))
+        _evaluate(component, name, own, Options(**given))
 
     own = [_parameter(component, key) for key in fields]
     keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *common)]
@@ -131,11 +83,6 @@ def refuse_old(name: str, arguments: Sequence[str]) -> None:
     for argument in arguments:
         if said := _OLD.get((name, argument.partition("=")[0])):
             raise RecipeError(said)
-
-
-def label_of(name: str) -> str:
-    """Return what an evaluation's section in a recipe is called, if nobody calls it otherwise."""
-    return name.rpartition(":" if registry.is_local(name) else "/")[2]
 
 
 def _parameter(component: type[Evaluation], key: str) -> inspect.Parameter:
@@ -178,26 +125,24 @@ def _settings(component: type[Evaluation], label: str, own: dict[str, Any]) -> l
                 setting, equals, text = one.partition("=")
                 written += [f"{place}.{setting}={text}"] if equals else override(f"{place}.name", one)
         elif value is not None:
-            takes_text = str in (annotation, *get_args(annotation))
+            is_union = get_origin(annotation) in (Union, UnionType)
+            takes_text = annotation is str or (is_union and str in get_args(annotation))
             written += override(place, value) if takes_text else [f"{place}={value}"]
     return sorted(written, key=lambda line: not line.partition("=")[0].endswith(".name"))
 
 
-def _evaluate(component: type[Evaluation], name: str, own: list[str], options: Options) -> None:
+def _evaluate(component: type[Evaluation], name: str, own: dict[str, Any], options: Options) -> None:
     from maskrl.evals.engine import evaluate_folder
 
-    label = label_of(name)
-    place = results_folder(options.out, options.run, options.images)
-    settings = [*own, *(options.overrides or ())]
+    place, short = results_folder(options.out, options.run, options.images), registry.short_name(name)
     if options.images is None:
-        recipe, section = _of_recipe(name, settings, options)
+        recipe, section = _of_recipe(component, name, own, options)
         evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
-        opened = painted(evaluation, section, recipe, place, label)
+        opened = painted(evaluation, section, recipe, place, short)
     else:
-        section, taken = _of_folder(component, name, settings, options)
+        section, taken, device = _of_folder(component, name, own, options)
         evaluation = section.build(taken)
-        device = options.device or "auto"
-        opened = there(evaluation, options.images, options.prompts, device, place, label)
+        opened = there(evaluation, options.images, options.prompts, options.device or device, place, short)
     with opened as found:
         with show_progress(found.placement, "judging") as show:
             report = evaluate_folder(
@@ -213,14 +158,40 @@ def _evaluate(component: type[Evaluation], name: str, own: list[str], options: O
             print_report(evaluation, report, found.out)
 
 
-def _of_recipe(name: str, settings: list[str], options: Options) -> tuple[Recipe, EvalSection]:
+def _of_recipe(
+    component: type[Evaluation], name: str, own: dict[str, Any], options: Options
+) -> tuple[Recipe, EvalSection]:
     """Read the recipe that paints, and the evaluation's section in it, which it may not have."""
     from maskrl.training.evaluating import as_others
 
-    label = label_of(name)
-    settings = [_named(label, name), *settings, *options.painting(label)]
+    source = options.run / "recipe.toml" if options.run else options.recipe or DEFAULT_RECIPE
+    label, is_own = _section_of(source, name)
+    written = [_named(label, name), *_settings(component, label, own), *(options.overrides or ())]
+    settings = [*written, *options.painting(label)]
     recipe = resolve_recipe(options.recipe, options.run, options.checkpoint, settings, ("generators",))
-    return recipe, as_others(recipe.eval[label], recipe)
+    section = recipe.eval.get(label)
+    if section is None:
+        raise RecipeError(f"--set eval.{label}= leaves out what this command makes; leave it out itself")
+    return recipe, section if is_own else as_others(section, recipe)
+
+
+def _section_of(source: str | Path, name: str) -> tuple[str, bool]:
+    """Return what the evaluation's section in a recipe is called, and whether there is one: the first that names it.
+
+    Raises:
+        RecipeError: its name is taken by a section of another evaluation.
+    """
+    from maskrl.component import Needs
+    from maskrl.recipe import read_recipe
+
+    known = read_recipe(source, needs=Needs((), ())).eval
+    short, resolved = registry.short_name(name), registry.resolve_local(name, Path.cwd())
+    labels = [label for label, section in known.items() if section.evaluation.name in (name, resolved)]
+    if not labels and short in known:
+        raise RecipeError(
+            f"{str(source)!r} calls another evaluation {short!r} ({known[short].evaluation.name!r}); rename its section"
+        )
+    return (short if short in labels or not labels else labels[0]), bool(labels)
 
 
 def _named(label: str, name: str) -> str:
@@ -228,9 +199,13 @@ def _named(label: str, name: str) -> str:
 
 
 def _of_folder(
-    component: type[Evaluation], name: str, settings: list[str], options: Options
-) -> tuple[EvalSection, dict[str, Any]]:
-    """Read the section of an evaluation of images that are there, and what it takes from a recipe if one is given."""
+    component: type[Evaluation], name: str, own: dict[str, Any], options: Options
+) -> tuple[EvalSection, dict[str, Any], str]:
+    """Read the section of an evaluation of images that are there, and what it takes from a recipe if one is given.
+
+    Returns:
+        The section, the recipe's by name, and the device.
+    """
     from maskrl.component import Needs
     from maskrl.recipe import read_evaluation, read_recipe
 
@@ -244,11 +219,31 @@ def _of_folder(
         steps=options.steps,
         guidance=options.guidance,
     )
-    label = label_of(name)
-    settings = [_named(label, name), *settings]
+    label, is_own = registry.short_name(name), False
+    if options.recipe is not None:
+        label, is_own = _section_of(options.recipe, name)
+    _refuse_painting(options.images, label, component, options.overrides or ())
+    settings = [_named(label, name), *_settings(component, label, own), *(options.overrides or ())]
     if options.recipe is None:
-        return read_evaluation(label, settings), {}
-    if not component.takes and label not in read_recipe(options.recipe, needs=Needs((), ())).eval:
+        return read_evaluation(label, settings), {}, "auto"
+    if not component.takes and not is_own:
         refuse_ignored(options.images, recipe=options.recipe)
     recipe = read_recipe(options.recipe, settings, Needs((), ()))
-    return recipe.eval[label], {"reward": recipe.reward, "seed": recipe.seed}
+    return recipe.eval[label], {"reward": recipe.reward, "seed": recipe.seed}, recipe.training.device
+
+
+def _refuse_painting(images: Path, label: str, component: type[Evaluation], overrides: Sequence[str]) -> None:
+    """Refuse what is set beside images that are there and is none of the evaluation's own."""
+    for line in overrides:
+        key = line.partition("=")[0].strip()
+        is_painting = key in {f"eval.{label}.{one}" for one in _PAINTING}
+        is_own = (
+            key.startswith((f"eval.{label}.", *(f"{taken}." for taken in component.takes)))
+            or key in component.takes
+        )
+        is_old = key.startswith("eval.") and key.count(".") == 1
+        if (is_painting or not is_own) and not is_old:
+            raise RecipeError(
+                f"--set {line!r}: nothing is painted, so it would be ignored; what can be set beside --images"
+                f" {str(images)!r} is eval.{label}.KEY"
+            )

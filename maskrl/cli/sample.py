@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskrl.cli.eval_command import GuidanceOption
+from maskrl.cli.eval_options import GuidanceOption
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption
 from maskrl.errors import RecipeError
-from maskrl.library.sources import build_sampler, override, resolve_recipe
+from maskrl.library.sources import build_sampler, override, resolve_recipe, sample_steps
 
 if TYPE_CHECKING:
-    from maskrl.recipe import Recipe
+    pass
 
 COLUMNS = 4
 
@@ -43,7 +43,7 @@ def sample(
         raise RecipeError(f"--out {str(out)!r} is a folder: name the picture, {str(out / 'grid.png')!r}")
     settings = override("sampling.guidance_eval", guidance)
     chosen = resolve_recipe(recipe, run, checkpoint, settings, ("generators",))
-    sampler = build_sampler(chosen, steps or _steps(chosen))
+    sampler = build_sampler(chosen, steps or sample_steps(chosen))
     painted = generate(
         sampler.generator,
         [Prompt(text)] * num,
@@ -57,8 +57,3 @@ def sample(
     columns = min(num, COLUMNS)
     save_sheet(out, [""] * columns, images.split(columns))
     typer.echo(f"{num} images of {text!r}: {out}")
-
-
-def _steps(recipe: Recipe) -> int | None:
-    """Return the steps of the recipe's first evaluation, which are those of its pictures."""
-    return next((section.config.num_steps for section in recipe.eval.values()), None)

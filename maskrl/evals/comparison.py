@@ -79,16 +79,25 @@ def class_of(result: Result) -> type[Evaluation] | None:
     """Return the class that measured; None where it is not installed, or does not load: no file is run for it."""
     if registry.is_local(result.evaluation):
         return None
-    try:
-        found: type[Evaluation] = registry.load("evaluations", result.evaluation)
-    except (RecipeError, PluginError):
-        return None
-    return found
+    for name in (result.evaluation, f"maskrl/{result.evaluation}"):  # its own, where two packages offer it
+        try:
+            found: type[Evaluation] = registry.load("evaluations", name)
+        except (RecipeError, PluginError):
+            continue
+        return found
+    return None
 
 
 def _lines(before: Report, after: Report, paired: dict[str, Number]) -> list[Line]:
     lines = []
+    if next(iter(before.numbers)) not in after.numbers:
+        raise RecipeError(
+            f"these results cannot be compared: one has {', '.join(before.numbers)}, the other"
+            f" {', '.join(after.numbers)}"
+        )
     for name, old in before.numbers.items():
+        if name not in after.numbers:
+            continue  # an evaluation may have nothing to say of it
         new = after.numbers[name]
         error = paired[name].se if name in paired else math.hypot(old.se, new.se)
         lines.append(Line(name, old, new, Number(new.mean - old.mean, error)))

@@ -12,7 +12,7 @@ from maskrl.errors import RecipeError
 from maskrl.evals import results
 from maskrl.evals.flat import formats
 from maskrl.evals.generate import sample_pairs
-from maskrl.evals.images import ImageFolder
+from maskrl.evals.images import ImageFolder, digest_of
 from maskrl.evals.journal import Judge, close, judge_images
 from maskrl.evals.ranks import ShowProgress, dealt, run_on_main, silent
 from maskrl.evals.results import Report, Result
@@ -84,6 +84,8 @@ def evaluate(
     rows, found = tally.finish(process)
     settings = sampling_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
     provenance = {"generator": settings.pop("generator")}
+    if isinstance(evaluation, DistributionEvaluation):
+        settings |= {"images": len(every), "formats": ["png"]}  # what 8 bits are as good as
     return _report(evaluation, prompts, len(every), found, rows, settings, provenance)
 
 
@@ -175,12 +177,16 @@ def evaluate_folder(
     if isinstance(evaluation, ImageEvaluation):
         settings = images.comparable()
         every = {**answers.settings(evaluation), **settings}
-        judge = _judge(evaluation, images)
+        beside = _companions(evaluation, images)
+        judge, hashes = _judge(evaluation, images, beside), images.hashes()
+        told = {name: digest_of({name: hashes[name], beside[name]: hashes[beside[name]]}) for name in beside}
         rows = judge_images(
             images,
             judge,
             every,
             out,
+            evaluation=name_of("evaluations", type(evaluation)),
+            told=told or hashes,
             turned=evaluation.turns_images,
             batch=batch,
             process=process,
@@ -202,11 +208,15 @@ def evaluate_folder(
     return report
 
 
-def _judge(evaluation: ImageEvaluation, images: ImageFolder) -> Judge:
-    """Judge images of a folder, beside others where the evaluation wants it."""
+def _companions(evaluation: ImageEvaluation, images: ImageFolder) -> dict[str, str]:
+    """Return the image that each is judged beside, by its name; none where they are judged alone."""
     pairs = images.pairs()
     beside = answers.companions(evaluation, [prompt for prompt, _ in pairs])
-    other = {} if beside is None else {name: pairs[i][1] for (_, name), i in zip(pairs, beside, strict=True)}
+    return {} if beside is None else {name: pairs[i][1] for (_, name), i in zip(pairs, beside, strict=True)}
+
+
+def _judge(evaluation: ImageEvaluation, images: ImageFolder, other: Mapping[str, str]) -> Judge:
+    """Judge images of a folder, beside others where the evaluation wants it."""
 
     def judge(pixels: Sequence[Tensor], prompts: Sequence[Prompt], names: Sequence[str]) -> Sequence[Row]:
         rows = answers.judge(evaluation, pixels, prompts)
@@ -228,8 +238,8 @@ def _gather(
     progress: ShowProgress,
 ) -> tuple[list[dict[str, Any]], dict[str, Number], list[int]]:
     assert isinstance(evaluation, DistributionEvaluation), type(evaluation)
-    every = {**answers.settings(evaluation), **settings}
-    run_on_main(process, lambda: results.refuse_others(out, every, images.identity()))
+    every, name = {**answers.settings(evaluation), **settings}, name_of("evaluations", type(evaluation))
+    run_on_main(process, lambda: results.refuse_others(out, name, every, images.identity()))
 
     def features(pixels: Sequence[Tensor]) -> Any:
         return answers.features(evaluation, pixels)

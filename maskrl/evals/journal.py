@@ -32,6 +32,8 @@ def judge_images(
     settings: Mapping[str, Any],
     out: Path,
     *,
+    evaluation: str,
+    told: Mapping[str, str],
     turned: bool,
     batch: int,
     process: Process,
@@ -44,6 +46,8 @@ def judge_images(
         judge: images Float [3, H, W], prompts and names -> a row each, which JSON can hold.
         settings: of the evaluation.
         out: where rows wait until all are there.
+        evaluation: its name.
+        told: a sha256 by the name of each image, of all that its row depends on.
         turned: whether images are turned as their EXIF data say.
         batch: images per call; memory and speed only.
         process: this one; every process returns all rows.
@@ -56,10 +60,10 @@ def judge_images(
         RecipeError: ``out`` holds results, or unfinished rows, of other settings; or results of other images.
         TrainingError: an image is damaged, or ``out`` cannot be written.
     """
-    folder, hashes = out / JOURNAL, images.hashes()
+    folder, hashes = out / JOURNAL, told
 
     def begin() -> None:
-        results.refuse_others(out, settings, images.identity())
+        results.refuse_others(out, evaluation, settings, images.identity())
         claim(folder, settings)
 
     run_on_main(process, begin)

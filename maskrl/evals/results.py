@@ -123,11 +123,14 @@ def _damaged(file: Path, why: str) -> str:
     return f"the results in {str(file)!r} are damaged, or no evaluation's: {why}"
 
 
-def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str, Any]) -> None:
+def refuse_others(
+    folder: Path, evaluation: str, settings: Mapping[str, Any], images: Mapping[str, Any]
+) -> None:
     """Keep results of other settings, or of other images, from being overwritten.
 
     Args:
         folder: for results.
+        evaluation: its name.
         settings: of the evaluation.
         images: which they are, as ``ImageFolder.identity`` says; results of which this is not known are taken for those
             of the same.
@@ -138,6 +141,11 @@ def refuse_others(folder: Path, settings: Mapping[str, Any], images: Mapping[str
     if not (folder / RESULT).is_file():
         return
     saved = read_result(folder)
+    if saved.evaluation != evaluation:
+        raise RecipeError(
+            f"{str(folder)!r} holds results of the evaluation {saved.evaluation!r}, not of {evaluation!r}; choose"
+            " another --out"
+        )
     judged = saved.provenance.get("judged") or {}
     if judged.get(CONTENTS, images[CONTENTS]) != images[CONTENTS]:
         raise RecipeError(

@@ -19,6 +19,26 @@ from maskrl.types import Prompt
 
 TAKEN = ("se", "when")  # by the standard error of the headline in a run's metrics, and by what says when
 FILENAME = "filename"
+PAINTING = (  # settings that say how images came about: the engine's
+    *(
+        "precision",
+        "prompts_sha256",
+        "images_per_prompt",
+        "num_steps",
+        "guidance",
+        "guidance_rule",
+        "schedule",
+    ),
+    *(
+        "temperature_rule",
+        "tau_init",
+        "value_temperature_rule",
+        "value_temperature",
+        "score",
+        "position_policy",
+    ),
+    *("seed", "stream", "images", "formats", "generator"),
+)
 
 
 def prompts(evaluation: type[Evaluation]) -> list[Prompt]:
@@ -207,6 +227,10 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
         json.dumps(found, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise refused(evaluation, f"settings returned what JSON cannot hold ({error})") from error
+    if both := sorted(found.keys() & set(PAINTING)):
+        raise refused(
+            evaluation, f"settings returned {both[0]!r}, which says how images were painted: rename it"
+        )
     return found
 
 
@@ -238,3 +262,5 @@ def require_images(evaluation: Evaluation, images: int, where: str) -> None:
     """
     if isinstance(evaluation, DistributionEvaluation) and images < 2:
         raise RecipeError(f"{where}: {images} image, and a covariance needs two")
+    if images < 1:
+        raise RecipeError(f"{where}: no image, and there is nothing to judge")

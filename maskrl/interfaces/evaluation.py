@@ -52,6 +52,7 @@ class Evaluation(Component):
         packages: whose versions can change its numbers, beside those that every result names.
     """
 
+    attributes: ClassVar[Mapping[str, Any]] = {"modules": [nn.Module]}
     modules: Sequence[nn.Module] = ()
     takes: ClassVar[tuple[str, ...]] = ()
     images_per_prompt: ClassVar[int | None] = None
@@ -176,6 +177,7 @@ class DistributionEvaluation(Evaluation):
     """
 
     needs_prompts = False
+    attributes: ClassVar[Mapping[str, Any]] = {"modules": [nn.Module], "width": int}
     width: int
 
     @abstractmethod

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from maskrl.errors import RecipeError
 from maskrl.evals.engine import evaluate
 from maskrl.evals.results import Report
 from maskrl.grpo.config import Sampling
 from maskrl.interfaces import MaskedGenerator
 from maskrl.recipe import Recipe, read_section
+from maskrl.registry import short_name
 from maskrl.runtime.placement import Placement
 from maskrl.training.evaluating import as_others, prompts_of
 from maskrl.types import Prompt, Stream
@@ -36,17 +39,23 @@ def evaluate_generator(
     Raises:
         RecipeError: no such evaluation, wrong settings, or it cannot be made.
     """
-    own = recipe.eval[name].settings() if name in recipe.eval else {"name": name}
-    asked = settings.get("prompts")
-    texts = None if asked is None or isinstance(asked, str) else list(asked)
-    changed = {key: value for key, value in settings.items() if key != "prompts" or texts is None}
-    section = as_others(read_section(name, {**own, **changed}), recipe)
+    texts = _texts(settings.get("prompts"))
+    changed = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in settings.items()
+        if key != "prompts" or texts is None
+    }
+    if name in recipe.eval:
+        label, section = name, read_section(name, {**recipe.eval[name].given(), **changed})
+    else:
+        label = short_name(name)
+        section = as_others(read_section(label, {"name": name, **changed}), recipe)
     evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
     placement.place_judge(evaluation)
     return evaluate(
         evaluation,
         generator,
-        prompts_of(name, section) if texts is None else [Prompt(text) for text in texts],
+        prompts_of(label, section) if texts is None else [Prompt(text) for text in texts],
         sampling=sampling,
         num_steps=section.config.num_steps or recipe.grpo.steps(generator.spec),
         images_per_prompt=section.images_per_prompt,
@@ -54,3 +63,17 @@ def evaluate_generator(
         batch=section.config.batch,
         process=placement,
     )
+
+
+def _texts(prompts: Any) -> list[str] | None:
+    """Return prompts that were given as texts; None where a source of prompts is named, or nothing.
+
+    Raises:
+        RecipeError: there is none, or one is no text.
+    """
+    if prompts is None or isinstance(prompts, str | Path):
+        return None
+    texts = list(prompts)
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise RecipeError(f"prompts = {prompts!r}: give the name of a prompt set, a file, or a list of texts")
+    return texts

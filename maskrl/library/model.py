@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -17,7 +18,7 @@ from maskrl.evals.results import Report
 from maskrl.interfaces import MaskedGenerator
 from maskrl.library.evaluating import evaluate_generator
 from maskrl.library.images import Images
-from maskrl.library.sources import Sampler, build_sampler, resolve_recipe, written
+from maskrl.library.sources import Sampler, build_sampler, resolve_recipe, sample_steps, written
 from maskrl.recipe import Recipe
 from maskrl.types import Prompt, Stream
 
@@ -67,8 +68,10 @@ class Model:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise RecipeError(f"prompts = {prompts!r}: give a text, or several, none of them empty")
-        if n < 1:
-            raise RecipeError(f"n = {n}: paint at least one image")
+        if n < 1 or (steps is not None and steps < 1):
+            raise RecipeError(f"n = {n}, steps = {steps}: paint at least one image, in one step or more")
+        if guidance is not None and not math.isfinite(guidance):
+            raise RecipeError(f"guidance = {guidance} is no finite number")
         asked = [Prompt(text) for text in texts for _ in range(n)]
         return Images(
             self._paint(asked, self._streams(len(asked), seed), guidance, steps), [p.text for p in asked]
@@ -142,4 +145,4 @@ def load(
         written(settings or {}),
         ("generators",),
     )
-    return Model(recipe, build_sampler(recipe), seed)
+    return Model(recipe, build_sampler(recipe, sample_steps(recipe)), seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskrl import registry
+from maskrl import recipe_file, registry
 from maskrl.errors import PluginError, RecipeError, TrainingError
 
 if TYPE_CHECKING:
@@ -24,10 +24,13 @@ DEFAULT_RECIPE = "shapes_clip"
 def written(settings: Mapping[str, Any]) -> list[str]:
     """Write settings as overrides of a recipe: None restores a default."""
     return [
-        line
-        for key, value in settings.items()
-        for line in ([f"{key}="] if value is None else override(key, value))
+        f"{key}={'' if value is None else recipe_file.toml_value(value)}" for key, value in settings.items()
     ]
+
+
+def sample_steps(recipe: Recipe) -> int | None:
+    """Return the steps of the recipe's first evaluation, which are those of its pictures; None: as in training."""
+    return next((section.config.num_steps for section in recipe.eval.values()), None)
 
 
 def override(key: str, value: Any) -> list[str]:

@@ -17,7 +17,7 @@ from maskrl.library.evaluating import evaluate_generator
 from maskrl.library.given import GivenReward
 from maskrl.library.images import Images
 from maskrl.library.model import Model
-from maskrl.library.sources import Sampler, written
+from maskrl.library.sources import Sampler, sample_steps, written
 from maskrl.recipe import Recipe, read_recipe
 from maskrl.rewards.function import Function
 from maskrl.training.loop import train
@@ -133,7 +133,7 @@ class Trainer:
         if self._model is None:
             setup = self._built()
             generator, sampling = setup.learner.generator, setup.learner.algorithm.sampling
-            steps = self.recipe.grpo.steps(generator.spec)
+            steps = sample_steps(self.recipe) or self.recipe.grpo.steps(generator.spec)
             self._model = Model(
                 self.recipe, Sampler(setup.placement, generator, sampling, steps), self.recipe.seed
             )

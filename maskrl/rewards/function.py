@@ -25,21 +25,25 @@ class FunctionReward(RewardModel):
         return type(self).function(images, [prompt.text for prompt in prompts])
 
 
-def reward_class(function: Function) -> type[FunctionReward]:
-    """Make the class of a reward that is called as the function is, and is told by its source."""
-    about = {
+def reward_class(function: Function, **about: Any) -> type[FunctionReward]:
+    """Make the class of a reward that is called as the function is; ``about``: more attributes of it."""
+    attributes = {
         "function": staticmethod(function),
-        "source_sha256": _source(function),
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,
     }
-    return type(function.__name__, (FunctionReward,), about)
+    return type(function.__name__, (FunctionReward,), {**attributes, **about})
 
 
-def _source(function: Function) -> str | None:
-    """Return the sha256 of a function's source; None where there is none, as in an interpreter."""
+def told_by(function: Function) -> str | None:
+    """Return a sha256 of a function's source, defaults and closure; None where there is no source, as in a console.
+
+    What else the function reads (globals, files) is not in it.
+    """
     try:
-        return sha256_text(inspect.getsource(function))
+        source = inspect.getsource(inspect.unwrap(function))
     except (OSError, TypeError):
         return None
+    closed = {name: repr(value) for name, value in inspect.getclosurevars(function).nonlocals.items()}
+    return sha256_text(repr((source, function.__defaults__, function.__kwdefaults__, closed)))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from maskrl.errors import RecipeError, TrainingError
+from maskrl.eval_section import RESERVED
 from maskrl.evals.ranks import run_on_main
 from maskrl.evals.results import RESULT, Report, read_report
 from maskrl.grpo.processes import Process
@@ -97,12 +98,17 @@ def read_before(run: Path, label: str) -> Report:
     try:
         report = read_report(folder)
         now = report.headline.mean
-        noted = next((row[label] for row in _rows(run) if row.get("when") == "before" and label in row), now)
+        noted = next((row[label] for row in _rows(run) if _is_before(row, label)), now)
         if not math.isclose(now, noted, abs_tol=1e-9):
             raise TrainingError(f"the results in {str(folder)!r} say {now}, metrics.jsonl {noted}")
     except TrainingError as error:
         raise TrainingError(f"{error}; delete that folder, and the base is evaluated again") from error
     return report
+
+
+def _is_before(row: Mapping[str, Any], label: str) -> bool:
+    """Tell whether a row is that of an evaluation before training: its headline is the first of its numbers."""
+    return row.get("when") == "before" and next(key for key in row if key not in RESERVED) == label
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
