@@ -8,21 +8,16 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
     ValidationError,
     ValidationInfo,
 )
-from pydantic_core import to_json
 
 from maskrl import mistakes, registry
 from maskrl.asking import asking, refused
@@ -31,20 +26,16 @@ from maskrl.errors import RecipeError
 from maskrl.paths import PACKAGED
 from maskrl.paths import open_path as open_path  # plugins take it from here
 from maskrl.paths import resolve_path as resolve_path
+from maskrl.settings import ComponentConfig as ComponentConfig
+from maskrl.settings import Needs as Needs
+from maskrl.settings import at_most as at_most
+from maskrl.settings import base_of as base_of
+from maskrl.settings import needs_of as needs_of
+from maskrl.settings import validate as validate
 
 TYPED = (
     "\0typed"  # in a component's section: the folder from which paths start that were typed, by their keys
 )
-
-
-class ComponentConfig(BaseModel):
-    """The settings of a component: one section of a recipe.
-
-    Unknown keys are errors, types are taken at their word (``"2"``, ``2.0`` and ``true`` are no integers, 2 is a float)
-    and numbers are finite.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abstract methods
@@ -66,29 +57,6 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
         return self
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a command needs of a recipe: installed components of these ``kinds``, and of ``files`` those in a file.
-
-    The others stay unread: not looked for, not imported, until somebody asks for them.
-    """
-
-    kinds: Collection[str] = tuple(registry.KINDS)
-    files: Collection[str] = tuple(registry.KINDS)
-
-
-def check_config(component: type[Component]) -> None:
-    """Refuse a class whose ``Config`` is another class, or none.
-
-    Raises:
-        PluginError: it is.
-    """
-    config: object = component.Config
-    if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
-        raise refused(component, "its Config is no ComponentConfig")
-
-
-M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C", bound=Component)
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # what a user calls a component, in metrics
 
@@ -275,37 +243,6 @@ def _read_if_needed(chosen: Chosen[Any], info: ValidationInfo) -> Chosen[Any]:
     needs = needs_of(info)
     kinds = needs.files if registry.is_local(chosen.name) else needs.kinds
     return chosen.read(info.context) if chosen.kind in kinds else chosen
-
-
-def validate(model: type[M], data: Mapping[str, Any], context: Mapping[str, Any]) -> M:
-    """Validate what TOML or JSON held: as strictly as the model says, a list where it says a tuple.
-
-    Raises:
-        ValidationError: pydantic's.
-    """
-    return model.model_validate_json(to_json(data, inf_nan_mode="constants"), context=dict(context))
-
-
-def at_most(limit: int, reason: str) -> AfterValidator:
-    """Annotate a number that has a limit, and say why in the message."""
-
-    def check(value: int) -> int:
-        if value > limit:
-            raise ValueError(f"{value:,} is more than {limit:,}: {reason}")
-        return value
-
-    return AfterValidator(check)
-
-
-def base_of(info: ValidationInfo) -> Path:
-    """Return the folder that relative paths start from, while settings are validated."""
-    return info.context["base"] if info.context else Path()
-
-
-def needs_of(info: ValidationInfo) -> Needs:
-    """Return what is needed of a recipe, while settings are validated: all of it, if nobody says."""
-    needs: Needs = (info.context or {}).get("needs", Needs())
-    return needs
 
 
 def _settle(value: str) -> str:
