@@ -57,6 +57,17 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
         return self
 
 
+def check_config(component: type[Component]) -> None:
+    """Refuse a class whose ``Config`` is another class, or none.
+
+    Raises:
+        PluginError: it is.
+    """
+    config: object = component.Config
+    if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
+        raise refused(component, "its Config is no ComponentConfig")
+
+
 C = TypeVar("C", bound=Component)
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # what a user calls a component, in metrics
 

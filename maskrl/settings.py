@@ -36,28 +36,6 @@ class Needs:
     files: Collection[str] = tuple(registry.KINDS)
 
 
-@dataclass(frozen=True)
-class Needs:
-    """What a command needs of a recipe: installed components of these ``kinds``, and of ``files`` those in a file.
-
-    The others stay unread: not looked for, not imported, until somebody asks for them.
-    """
-
-    kinds: Collection[str] = tuple(registry.KINDS)
-    files: Collection[str] = tuple(registry.KINDS)
-
-
-def check_config(component: type[Component]) -> None:
-    """Refuse a class whose ``Config`` is another class, or none.
-
-    Raises:
-        PluginError: it is.
-    """
-    config: object = component.Config
-    if not (isinstance(config, type) and issubclass(config, ComponentConfig)):
-        raise refused(component, "its Config is no ComponentConfig")
-
-
 def validate(model: type[M], data: Mapping[str, Any], context: Mapping[str, Any]) -> M:
     """Validate what TOML or JSON held: as strictly as the model says, a list where it says a tuple.
 
