@@ -235,3 +235,68 @@ def test_a_users_file_is_type_checked_from_outside(tmp_path):
     assert 'Revealed type is "float"' in said or 'Revealed type is "builtins.float"' in said, said
     assert 'Argument 1 to "sample" of "Model" has incompatible type "int"' in said
     assert "Found 1 error" in said
+
+
+DECORATED = """
+import torch
+
+K = 0.5
+
+
+@torch.no_grad()
+def redness(images, prompts, scale=1.0):
+    return scale * (images[:, 0] > K).float().mean(dim=(1, 2))
+"""
+
+
+def test_a_decorated_function_with_a_default_is_found_in_its_file_and_told_by_it(
+    toy_recipe, cli, tmp_path, monkeypatch
+):
+    (tmp_path / "mine2.py").write_text(DECORATED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import mine2
+
+    run = tmp_path / "run"
+    maskrl.Trainer(toy_recipe, reward=mine2.redness).train(run, display=False)
+    assert f'name = "{tmp_path}/mine2.py:redness"' in (run / "recipe.toml").read_text()
+    assert [path.name for path in (run / "plugins").rglob("*.py") if path.name == "mine2.py"] == ["mine2.py"]
+    assert cli("train", "--run", run, "--resume", "--set", "training.updates=3").code == 0
+    (tmp_path / "mine2.py").write_text(DECORATED.replace("0.5", "0.7"))
+    changed = cli("train", "--run", run, "--resume", "--set", "training.updates=4")
+    assert (changed.code, "the contents of reward are not those" in changed.err) == (2, True), changed.err
+
+
+def test_what_a_function_closes_over_is_part_of_it(toy_recipe, tmp_path):
+    def make(sign):
+        def signed(images, prompts):
+            return [sign * score for score in whiteness(images, prompts)]
+
+        return signed
+
+    run = tmp_path / "run"
+    maskrl.Trainer(toy_recipe, reward=make(1)).train(run, display=False)
+    more = {"training.updates": 3}
+    with pytest.raises(RecipeError, match="the contents of reward are not those"):
+        maskrl.Trainer(toy_recipe, reward=make(-1), settings=more).train(run, resume=True, display=False)
+    assert (
+        maskrl.Trainer(toy_recipe, reward=make(1), settings=more)
+        .train(run, resume=True, display=False)
+        .updates
+        == 3
+    )
+
+
+def test_settings_are_those_of_a_recipe_whatever_they_are(toy_recipe, tmp_path):
+    settings = {
+        "prompts.train": tmp_path / "prompts.txt",
+        "reward": {"name": f"{TOY}:Red", "after": 99},
+        "training.betas": [0.5, 0.9],
+        "tracking.tensorboard": False,
+        "grpo.kl_coef": None,
+    }
+    recipe = maskrl.Trainer(toy_recipe, settings=settings).recipe
+    assert recipe.reward.config.after == 99
+    assert recipe.training.betas == (0.5, 0.9)
+    assert recipe.grpo.kl_coef == 0
+    with pytest.raises(RecipeError, match="unknown key; did you mean 'group_size'"):
+        maskrl.Trainer(toy_recipe, settings={"grpo.grop_size": 3})
