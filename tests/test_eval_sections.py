@@ -306,3 +306,45 @@ def test_a_distribution_of_a_run_is_compared_with_that_of_a_command(cli, world, 
     compared = cli("eval", "compare", tmp_path / "run/eval/colours/after", tmp_path / "out/Colours")
     assert compared.code == 0, compared.err
     assert [row for row in read_rows(tmp_path / "run") if "colours" in row]
+
+
+def test_two_sections_of_one_evaluation_are_told_apart_in_what_a_run_says(cli, world, tmp_path):
+    add(
+        world, '[eval.easy]\nname = "reward"\nprompts = "prompts.txt"\n[eval.reward]\nprompts = "prompts.txt"'
+    )
+    said = cli("train", "--recipe", world, "--run", tmp_path / "run").out
+    for text in ("easy: Reward Red before: ", "easy: Reward Red before and after (12 images each)"):
+        assert text in said
+    assert "\nReward Red before: " in said
+
+
+def test_an_evaluation_in_between_that_has_too_few_images_is_refused_before_any_update(cli, world, tmp_path):
+    from test_benchmark_package import COLOURS
+
+    (tmp_path / "colours.py").write_text(COLOURS)
+    section = '[eval.colours]\nname = "colours.py:Colours"\nprompts = "prompts.txt"\nimages_per_prompt = 1\nsubset = 1'
+    add(world, section)
+    refused = cli("train", "--recipe", world, "--run", tmp_path / "run", "--set", "eval.colours.every=1")
+    assert (refused.code, "1 image, and a covariance needs two" in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+    assert cli("train", "--recipe", world, "--run", tmp_path / "run").code == 0
+
+
+def test_rows_that_an_earlier_version_left_unfinished_say_what_to_do(cli, tmp_path):
+    import built
+    import spots
+
+    from maskrl.errors import TrainingError
+
+    asked = built.relative_correctness(
+        spots.Spots(spots.Spots.Config()), spots.Counting(spots.Counting.Config())
+    )
+    row = {
+        "filename": "00000/0",
+        "correct": True,
+        "score": 1.0,
+        "captions": [1, 2, 3],
+        "captions_on_control": [0] * 3,
+    }
+    with pytest.raises(TrainingError, match="delete the folder 'unfinished'"):
+        asked.others([row])

@@ -112,3 +112,10 @@ def test_what_the_recipe_names_is_shown_and_judged_where_it_is_known(named):
     chosen = choose_prompts(named, evaluated(), [Prompt("trained")])
     assert [prompt.text for prompt in chosen] == list(named)
     assert [prompt.metadata.get("tag") for prompt in chosen] == [None, "counting"][: len(named)]
+
+
+def test_prompts_of_one_task_are_shown_from_all_over_their_list():
+    same = [Prompt(f"prompt {i}") for i in range(12)]
+    assert [prompt.text for prompt in choose_prompts(None, same, [])] == [
+        f"prompt {i}" for i in range(0, 12, 2)
+    ]

@@ -172,6 +172,11 @@ class RelativeCorrectness(ImageEvaluation):
         return [HEADINGS, *((name, *_cells(row)) for name, row in lines.items())]
 
     def _report(self, rows: Sequence[Row]) -> CaptionMargins:
+        if any("number" not in row for row in rows):
+            raise TrainingError(
+                "an earlier maskrl left some of these rows; delete the folder 'unfinished' beside the results,"
+                " and they are judged again"
+            )
         groups = [row["filename"].partition("/")[0] for row in rows]
         right = [row for row in rows if row["correct"]]
         if not right:

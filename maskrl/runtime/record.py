@@ -38,7 +38,14 @@ def versions(components: Sequence[type] = ()) -> dict[str, str]:
     packages = {package for kind in components if (package := _package(kind)) not in ("", "maskrl")}
     packages |= {package for kind in components for package in getattr(kind, "packages", ())}
     names = [*_DEPENDENCIES, *sorted(packages)]
-    return {"maskrl": __version__, **{name: importlib.metadata.version(name) for name in names}}
+    return {"maskrl": __version__, **{name: _version(name) for name in names}}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # named by a component of another package
+        return "not installed"
 
 
 def surroundings(processes: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from maskrl.evals.comparison import Line, compare
 from maskrl.evals.results import Report
 from maskrl.interfaces import Evaluation, Number
+from maskrl.registry import short_name
 from maskrl.training.tables import print_table
 
 LINE_EVERY = 10.0  # seconds between plain lines
@@ -83,20 +84,20 @@ class Display:
         if self._live is None and self._is_time(done in (1, self._updates)):
             self.say(line(done, self._updates, metrics, self._left()))
 
-    def evaluated(self, when: str, report: Report) -> None:
-        """Show an evaluation's headline."""
-        headline = written(report.headline)
-        self._evaluated[report.result.label] = f"{headline} ({when})"
-        self.say(f"{report.result.label} {when}: {headline} ({report.result.images} images)")
+    def evaluated(self, section: str, when: str, report: Report) -> None:
+        """Show an evaluation's headline; ``section`` is what its section is called."""
+        headline, title = written(report.headline), titled(section, report)
+        self._evaluated[title] = f"{headline} ({when})"
+        self.say(f"{title} {when}: {headline} ({report.result.images} images)")
 
     def finish(self) -> None:
         """Take the panel away."""
         self.__exit__()
 
-    def changed(self, kind: type[Evaluation], before: Report, after: Report) -> None:
+    def changed(self, section: str, kind: type[Evaluation], before: Report, after: Report) -> None:
         """Print the table of an evaluation before and after, and name what has become worse."""
         lines = shown(compare(kind, before, after))
-        print_table(result_table(before, lines), self._console)
+        print_table(result_table(titled(section, before), before, lines), self._console)
         for line in worse(kind, lines):
             verb = "fell" if line.difference.mean < 0 else "rose"
             size = Number(abs(line.difference.mean), line.difference.se)
@@ -199,9 +200,15 @@ def worse(kind: type[Evaluation], lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines[1:] or lines if sign * line.difference.mean > _ROUNDING]
 
 
-def result_table(before: Report, lines: Sequence[Line]) -> Table:
+def titled(section: str, report: Report) -> str:
+    """Return what a result may be called, and its section where that is not called as the evaluation is."""
+    is_own = section == short_name(report.result.evaluation)
+    return report.result.label if is_own else f"{section}: {report.result.label}"
+
+
+def result_table(title: str, before: Report, lines: Sequence[Line]) -> Table:
     """Tabulate two evaluations: means ± standard errors, and the difference of each prompt with itself."""
-    title = f"{before.result.label} before and after ({before.result.images} images each)"
+    title = f"{title} before and after ({before.result.images} images each)"
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for heading in ("before", "after", "difference"):

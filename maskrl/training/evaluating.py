@@ -97,6 +97,9 @@ def build_evaluations(
         placement.place_judge(evaluation)
         prompts = prompts_of(label, section)
         check(evaluation, prompts, section.images_per_prompt)
+        if section.config.every:
+            brief = first_of_each(evaluation, prompts, section.config.subset)
+            check(evaluation, brief, section.images_per_prompt)
         steps = section.config.num_steps or num_steps
         stream = Stream(recipe.seed).child("geneval")  # the noise of every evaluation; its name is historical
         found.append(RunEvaluation(label, evaluation, section, prompts, steps, sampling, stream, placement))

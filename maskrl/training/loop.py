@@ -148,7 +148,7 @@ class _Run:
         picture = self._before_after(painted)
         self.screen.finish()
         for one in self.setup.evaluations:
-            self.screen.changed(type(one.evaluation), before[one.label], after[one.label])
+            self.screen.changed(one.label, type(one.evaluation), before[one.label], after[one.label])
         if picture is not None:
             self.screen.say(f"before and after: {picture}")
         return TrainResult(before, after, picture, self.folder, self.progress.update, self.placement.is_main)
@@ -234,10 +234,10 @@ class _Run:
         folder = results_folder(self.folder, one.label, "before")
         if self.placement.share((folder / RESULT).exists()):
             report = read_before(self.folder, one.label)
-            self.screen.evaluated("before", report)
+            self.screen.evaluated(one.label, "before", report)
         else:
             self.screen.now("evaluating the base model")
-            report = self._measure("before", one.full)
+            report = self._measure(one, "before", one.full)
             self._write_report(report, folder, 0)
         if is_new:
             self._row("eval", row_of(one.label, "before", report))
@@ -250,17 +250,17 @@ class _Run:
         return report
 
     def _evaluate(self, one: RunEvaluation, when: str, measure: Measure) -> Report:
-        report = self._measure(when, measure)
+        report = self._measure(one, when, measure)
         self._row("eval", row_of(one.label, when, report))
         return report
 
-    def _measure(self, when: str, measure: Measure) -> Report:
+    def _measure(self, one: RunEvaluation, when: str, measure: Measure) -> Report:
         def show(done: int, total: int) -> None:
             self.screen.stage(f"evaluation {when}", done, total)
             self._leave_if_asked()
 
         report = measure(self.setup.learner.generator, show)
-        self.screen.evaluated(when, report)
+        self.screen.evaluated(one.label, when, report)
         return report
 
     def _write_report(self, report: Report, folder: Path, update: int) -> None:

@@ -105,15 +105,16 @@ def choose_prompts(
 
     Args:
         named: the recipe's own choice; one that the evaluation has too brings its metadata, so that it can be judged.
-        evaluated: the evaluation's prompts; where nothing is named, the first of each task.
+        evaluated: the evaluation's prompts; where nothing is named, the first of each of its tasks (``tag``), or where
+            there is but one, some from all over the list.
         trained: the training prompts; where there is no evaluation, some from all over the list.
     """
     if named is not None:
         known = {prompt.text: prompt for prompt in evaluated}
         return [known.get(text, Prompt(text)) for text in named]
-    if evaluated:
-        first = {prompt.metadata.get("tag"): prompt for prompt in reversed(evaluated)}
+    first = {prompt.metadata.get("tag"): prompt for prompt in reversed(evaluated)}
+    if len(first) > 1:
         return [prompt for prompt in evaluated if first[prompt.metadata.get("tag")] is prompt][:MOST_PROMPTS]
-    different = list({prompt.text: prompt for prompt in trained}.values())
+    different = list({prompt.text: prompt for prompt in evaluated or trained}.values())
     stride = max(len(different) // MOST_PROMPTS, 1)
     return different[::stride][:MOST_PROMPTS]

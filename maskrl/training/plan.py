@@ -5,8 +5,8 @@ Estimates: allocators, libraries and fragments take more. Sizes and FLOPs of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -209,20 +209,30 @@ def cheaper(recipe: Recipe) -> Iterator[tuple[list[str], Recipe]]:
         steps.append(("training.micro_batch", size))
     steps += [
         ("training.rollout_batch", recipe.grpo.group_size),
-        ("eval.batch", 1),
+        *((f"eval.{label}.batch", 1) for label in recipe.eval),
         ("training.score_batch", 1),
         ("training.rollout_batch", 1),
         ("training.offload", True),
     ]
     changes: dict[str, Any] = {}
     for key, value in steps:
-        section, _, name = key.partition(".")
-        changed = getattr(recipe, section).model_copy(update={name: value})
-        recipe = recipe.model_copy(update={section: changed})
+        recipe = _changed(recipe, key.split("."), value)
         changes[key] = value
         yield _as_overrides(changes), recipe
     adapters = recipe.model_copy(update={"lora": LoraConfig(base_dtype="bf16")})
     yield [*_as_overrides(changes), "lora.base_dtype=bf16"], adapters
+
+
+def _changed(recipe: Recipe, keys: Sequence[str], value: Any) -> Recipe:
+    """Return a recipe with another value of ``SECTION.KEY``, or of ``eval.NAME.KEY``."""
+    if keys[0] != "eval":
+        section, name = keys
+        changed: Any = getattr(recipe, section).model_copy(update={name: value})
+        return recipe.model_copy(update={section: changed})
+    _, label, name = keys
+    one = recipe.eval[label]
+    other = replace(one, config=one.config.model_copy(update={name: value}))
+    return recipe.model_copy(update={"eval": {**recipe.eval, label: other}})
 
 
 def _as_overrides(changes: Mapping[str, Any]) -> list[str]:
