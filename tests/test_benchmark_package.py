@@ -237,7 +237,7 @@ def test_a_distribution_is_measured_in_training_and_in_a_folder_alike(cli, toy_r
     run = tmp_path / "run"
     trained = cli("train", "--recipe", toy_recipe, "--run", run)
     assert trained.code == 0, trained.err
-    assert "Colours before and after (9 images each)" in trained.out
+    assert "colours: Colours before and after (9 images each)" in trained.out
     after = read_result(run / "eval/colours/after")
     assert list(after.numbers) == ["spread", "light"]
     assert (run / "eval/again/after/results.jsonl").is_file()

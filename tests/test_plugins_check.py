@@ -28,12 +28,12 @@ class Mine(RewardModel):
         (
             {"built": "raise RecipeError('which weights?')"},
             0,
-            "without weights it is not built (which weights?)",
+            "it is not built without weights or settings (which weights?)",
         ),
         (
             {"built": "raise OSError('no file')"},
             0,
-            "without weights it is not built (the reward 'Mine' raised OSError",
+            "it is not built without weights or settings (the reward 'Mine' raised OSError",
         ),
         ({"default": "3"}, 3, "the default of 'weights' is none that its Config reads"),
         ({"kind": "str", "default": "None"}, 3, "the default of 'weights' is none that its Config reads"),

@@ -81,7 +81,7 @@ def test_what_a_reward_raises_arrives(overlap):
         reward=Broken(ComponentConfig()), rollout_batch=4, reward_batch=4, overlap_reward=overlap
     )
     with pytest.raises(
-        PluginError, match=r"the reward 'Broken' raised ValueError: no \(.*test_judging.py, line"
+        PluginError, match=r"the reward 'Broken' raised ValueError: no \(.*test_reward_scorer.py, line"
     ):
         collect(halves.actor, PROMPTS, 0)
 
