@@ -97,7 +97,11 @@ class Display:
     def changed(self, section: str, kind: type[Evaluation], before: Report, after: Report) -> None:
         """Print the table of an evaluation before and after, and name what has become worse."""
         lines = shown(compare(kind, before, after))
-        print_table(result_table(titled(section, before), before, lines), self._console)
+        images = before.result.images
+        self.say(
+            f"{titled(section, before)} before and after ({images} images each)"
+        )  # a table cuts a long title
+        print_table(result_table(lines), self._console)
         for line in worse(kind, lines):
             verb = "fell" if line.difference.mean < 0 else "rose"
             size = Number(abs(line.difference.mean), line.difference.se)
@@ -206,10 +210,9 @@ def titled(section: str, report: Report) -> str:
     return report.result.label if is_own else f"{section}: {report.result.label}"
 
 
-def result_table(title: str, before: Report, lines: Sequence[Line]) -> Table:
+def result_table(lines: Sequence[Line]) -> Table:
     """Tabulate two evaluations: means ± standard errors, and the difference of each prompt with itself."""
-    title = f"{title} before and after ({before.result.images} images each)"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("")
     for heading in ("before", "after", "difference"):
         table.add_column(heading, justify="right")
