@@ -123,3 +123,10 @@ def test_images_that_are_there_need_no_recipe_and_import_no_generator(cli, toy_e
 def test_what_is_set_beside_images_is_the_evaluations_own(cli, tmp_path, setting, said):
     done = cli("eval", "geneval", "--images", tmp_path, "--set", setting)
     assert (done.code, said in done.err) == (2, True), done.err
+
+
+def test_a_device_that_is_none_is_refused(cli, toy_eval, tmp_path):  # noqa: F811
+    assert cli("eval", "geneval", "--recipe", toy_eval, "--out", tmp_path / "out").code == 0
+    images = ("--images", tmp_path / "out/images", "--recipe", toy_eval)
+    refused = cli("eval", "geneval", *images, "--out", tmp_path / "more", "--device", "cud")
+    assert (refused.code, refused.err) == (2, "maskrl: there is no device 'cud'; choose auto, cpu or cuda\n")

@@ -71,6 +71,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Make one update, in this process, and return its metrics (docs/metrics.md).
 
+        Held-out rewards and ``training.max_skipped`` are those of :meth:`train` alone.
+
         Raises:
             RecipeError: something in the recipe is wrong, or all its updates are made.
             TrainingError: a number is not finite.

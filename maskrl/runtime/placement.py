@@ -33,8 +33,10 @@ class Placement:
             device: "auto" (CUDA if there is any), "cpu" or "cuda".
 
         Raises:
-            RecipeError: "cuda" is asked for and there is none.
+            RecipeError: another is asked for, or "cuda" and there is none.
         """
+        if device not in ("auto", "cpu", "cuda"):
+            raise RecipeError(f"there is no device {device!r}; choose auto, cpu or cuda")
         if device == "cuda" and not torch.cuda.is_available():
             raise RecipeError(
                 "training.device = 'cuda', but PyTorch finds no CUDA device here; choose 'cpu' or 'auto'"
