@@ -9,7 +9,17 @@ import pytest
 from maskrl.registry import INTERFACE_VERSION, Offer
 from maskrl.testing import check_class
 
-PUBLIC = {"component", "errors", "interfaces", "testing", "types", "weights"}
+PUBLIC = {
+    "component",
+    "errors",
+    "interfaces",
+    "testing",
+    "types",
+    "weights",
+    "cut_prompts",
+    "flops",
+    "pixels",
+}
 FOLDERS = sorted(path.parent for path in Path(__file__).parent.glob("*/pyproject.toml"))
 
 
