@@ -104,10 +104,13 @@ def owned(folder: Path) -> Iterator[None]:
         raise TrainingError(
             f"{str(folder)!r} is being written by {_owner(folder)}; wait for it, or choose another folder"
         ) from error
-    except (OSError, NotImplementedError) as error:
+    except NotImplementedError as error:  # filelock's, of a file system that has no locks
         raise TrainingError(
-            f"cannot write in {str(folder)!r}: {getattr(error, 'strerror', error)}"
+            f"the file system of {str(folder)!r} has no locks, without which two commands could write there at once:"
+            " choose a folder on another one"
         ) from error
+    except OSError as error:
+        raise TrainingError(f"cannot write in {str(folder)!r}: {error.strerror or error}") from error
     try:
         write_text(folder / OWNER, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
         yield

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from maskrl.evals.results import read_result, read_rows
 from maskrl.runtime.metrics import read_rows as metrics_of
 
-CODE = (Path(__file__).with_name("benchmark_package") / "brightness.py").read_text()
+FOLDER = Path(__file__).with_name("benchmark_package")
+CODE = (FOLDER / "brightness.py").read_text()
 OFFER = {"maskrl.evaluations.v1": {"brightness": "acme_bench:Brightness"}}
 
 
@@ -85,7 +87,7 @@ def test_results_of_a_benchmark_that_is_gone_are_compared_without_its_class(cli,
     monkeypatch.setattr("maskrl.evals.comparison.class_of", lambda result: None)
     shown = cli("eval", "compare", tmp_path / "a/brightness", tmp_path / "b/brightness")
     assert shown.code == 0
-    assert "the evaluation 'brightness' is not installed here, so prompts are not paired" in shown.err
+    assert "the evaluation 'brightness' does not load here, so prompts are not paired" in shown.err
     error = read_result(tmp_path / "a/brightness").numbers["distance"].se
     assert f"+0.000 ± {math.hypot(error, error):.3f}" in shown.out
 
@@ -207,30 +209,8 @@ def test_a_benchmark_that_breaks_its_contract_is_named(cli, install, tmp_path, o
     assert not (tmp_path / "out/broken/summary.json").exists()
 
 
-COLOURS = '''
-import numpy as np
-
-from maskrl.interfaces import DistributionEvaluation
-
-
-class Colours(DistributionEvaluation):
-    """The spread of mean colours."""
-
-    width = 3
-
-    def label(self, prompts, images):
-        return "Colours"
-
-    def features(self, images):
-        return np.stack([image.double().mean(dim=(1, 2)).numpy() for image in images])
-
-    def measure(self, mean, covariance):
-        return {"spread": float(np.trace(covariance)), "light": float(mean.mean())}
-'''
-
-
 def test_a_distribution_is_measured_in_training_and_in_a_folder_alike(cli, toy_recipe, tmp_path):
-    (tmp_path / "colours.py").write_text(COLOURS)
+    shutil.copy(FOLDER / "colours.py", tmp_path)
     section = '[eval.colours]\nname = "colours.py:Colours"\nprompts = "prompts.txt"\nimages_per_prompt = 3\n'
     other = "[eval.again]\nname = 'brightness'\nimages_per_prompt = 1\n"  # two sections, each with its own
     toy_recipe.write_text(toy_recipe.read_text() + section + other)

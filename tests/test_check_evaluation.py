@@ -4,28 +4,14 @@ import numpy as np
 import pytest
 import torch
 from benchmark_package.brightness import Brightness
+from benchmark_package.colours import Colours
 from torch import nn
 
 from maskrl.component import ComponentConfig
 from maskrl.errors import PluginError, RecipeError
-from maskrl.interfaces import DistributionEvaluation, Evaluation, Number
+from maskrl.interfaces import Evaluation, Number
 from maskrl.testing import check_evaluation
 from maskrl.types import Prompt
-
-
-class Colours(DistributionEvaluation):
-    """The mean colour of images, as a distribution."""
-
-    width = 3
-
-    def label(self, prompts, images):
-        return "Colours"
-
-    def features(self, images):
-        return np.stack([image.double().mean(dim=(1, 2)).numpy() for image in images])
-
-    def measure(self, mean, covariance):
-        return {"spread": float(np.trace(covariance)), "light": float(mean.mean())}
 
 
 def sound_judge(self, images, prompts):

@@ -15,6 +15,7 @@ from maskrl.evals.results import read_result
 from maskrl.runtime.metrics import read_rows
 
 TOY = Path(__file__).with_name("toy_run.py")
+COLOURS = Path(__file__).with_name("benchmark_package") / "colours.py"
 BENCH = '''
 from maskrl.component import ComponentConfig
 from maskrl.interfaces import ImageEvaluation
@@ -292,9 +293,7 @@ def test_results_with_other_numbers_are_compared_in_what_they_share(cli, tmp_pat
 
 
 def test_a_distribution_of_a_run_is_compared_with_that_of_a_command(cli, world, tmp_path):
-    from test_benchmark_package import COLOURS
-
-    (tmp_path / "colours.py").write_text(COLOURS)
+    shutil.copy(COLOURS, tmp_path)
     add(world, '[eval.colours]\nname = "colours.py:Colours"\nprompts = "prompts.txt"')
     assert cli("train", "--recipe", world, "--run", tmp_path / "run").code == 0
     assert (
@@ -319,9 +318,7 @@ def test_two_sections_of_one_evaluation_are_told_apart_in_what_a_run_says(cli, w
 
 
 def test_an_evaluation_in_between_that_has_too_few_images_is_refused_before_any_update(cli, world, tmp_path):
-    from test_benchmark_package import COLOURS
-
-    (tmp_path / "colours.py").write_text(COLOURS)
+    shutil.copy(COLOURS, tmp_path)
     section = '[eval.colours]\nname = "colours.py:Colours"\nprompts = "prompts.txt"\nimages_per_prompt = 1\nsubset = 1'
     add(world, section)
     refused = cli("train", "--recipe", world, "--run", tmp_path / "run", "--set", "eval.colours.every=1")

@@ -65,6 +65,18 @@ def test_a_folder_has_one_owner_who_is_named(tmp_path):
             pass
 
 
+def test_a_file_system_without_locks_is_said_in_a_line(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(files.FileLock, "acquire", refuse)
+    with (
+        pytest.raises(TrainingError, match=r"has no locks.*: choose a folder on another one$"),
+        files.owned(tmp_path),
+    ):
+        pass
+
+
 def test_a_lock_goes_with_a_killed_process(tmp_path):
     with held(tmp_path) as process:
         os.kill(process.pid, signal.SIGKILL)

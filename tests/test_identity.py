@@ -9,6 +9,7 @@ import maskrl
 from maskrl import identity as identities
 from maskrl.component import Chosen
 from maskrl.identity import identity
+from maskrl.rewards.function import told_by
 
 CLIP = Path(maskrl.__file__).parent / "shapes" / "weights" / "clip"
 SOURCE = """
@@ -68,3 +69,15 @@ def test_a_hub_id_stands_for_the_revision_in_the_cache(tmp_path, monkeypatch: py
     refs.mkdir(parents=True)
     (refs / "main").write_text("a" * 40 + "\n")
     assert identities.hub_revision("showlab/show-o") == "a" * 40
+
+
+def test_a_function_of_a_console_is_told_by_what_it_was_compiled_to():
+    def typed(text):
+        found = {}
+        exec(text, found)
+        return told_by(found["score"])
+
+    one = "def score(images, prompts):\n    return [max(x.mean() * {} for x in [image]) for image in images]"
+    assert typed(one.format(2)) == typed(one.format(2))
+    assert typed(one.format(2)) != typed(one.format(3))
+    assert typed(one.format(2)) != typed(one.format(2).replace("max", "min"))

@@ -107,7 +107,8 @@ def test_sentences_with_numbers_are_lines_on_a_narrow_terminal(capsys, monkeypat
     ranking = Ranking(0.51234, 0.41234, 0.61234, 123456, 12)
     asked = object.__new__(RelativeCorrectness)
     asked._report = lambda rows: CaptionMargins({"2": row}, row, row, row, ranking)
-    result = Result("relative_correctness", "[red]mine[/]", {"over_half": Number(0.5, 0.1)}, 9, {}, {}, {})
+    told = {"notes": asked.notes((), 9)}
+    result = Result("relative_correctness", "[red]mine[/]", {"over_half": Number(0.5, 0.1)}, 9, {}, told, {})
     print_report(asked, Report(result, ()), Path("out"))
     out = capsys.readouterr().out.splitlines()
     assert "[red]mine[/], 9 images" in out[0]

@@ -28,9 +28,10 @@ class Evaluations(TyperGroup):
     def get_command(self, ctx: Any, name: str) -> Any:
         """Return a command: ``NAME``, ``PACKAGE/NAME`` or ``my_file.py:MyEvaluation`` of an evaluation."""
         own = super().get_command(ctx, name)
-        if own is not None or not (name in offers() or "/" in name or registry.is_local(name)):
+        offer = offers().get(name)
+        if own is not None or not (offer or "/" in name or registry.is_local(name)):
             return own
-        return _Unread(name, help=summary(offers().get(name)))
+        return _Unread(name, help=summary(offer))
 
 
 def offers() -> dict[str, registry.Offer]:
@@ -114,7 +115,7 @@ def compare(
         typer.echo("the papers' rows: other images, and where they were not measured alike, not comparable")
     if not found.is_known:
         typer.echo(
-            f"the evaluation {found.first.evaluation!r} is not installed here, so prompts are not paired: the"
+            f"the evaluation {found.first.evaluation!r} does not load here, so prompts are not paired: the"
             " differences' errors are those of independent results",
             err=True,
         )

@@ -133,11 +133,12 @@ def _settings(component: type[Evaluation], label: str, own: dict[str, Any]) -> l
 
 def _evaluate(component: type[Evaluation], name: str, own: dict[str, Any], options: Options) -> None:
     from maskrl.evals.engine import evaluate_folder
+    from maskrl.training.evaluating import taken_of
 
     place, short = results_folder(options.out, options.run, options.images), registry.short_name(name)
     if options.images is None:
         recipe, section = _of_recipe(component, name, own, options)
-        evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
+        evaluation = section.build(taken_of(recipe))
         opened = painted(evaluation, section, recipe, place, short)
     else:
         section, taken, device = _of_folder(component, name, own, options)
@@ -208,6 +209,7 @@ def _of_folder(
     """
     from maskrl.component import Needs
     from maskrl.recipe import read_evaluation, read_recipe
+    from maskrl.training.evaluating import taken_of
 
     assert options.images is not None
     refuse_ignored(
@@ -229,7 +231,7 @@ def _of_folder(
     if not component.takes and not is_own:
         refuse_ignored(options.images, recipe=options.recipe)
     recipe = read_recipe(options.recipe, settings, Needs((), ()))
-    return recipe.eval[label], {"reward": recipe.reward, "seed": recipe.seed}, recipe.training.device
+    return recipe.eval[label], taken_of(recipe), recipe.training.device
 
 
 def _refuse_painting(images: Path, label: str, component: type[Evaluation], overrides: Sequence[str]) -> None:

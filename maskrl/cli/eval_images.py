@@ -124,8 +124,7 @@ def painted(
     from maskrl.evals.images import open_folder
     from maskrl.evals.sampled import sample_folder
     from maskrl.evaluations import answers
-    from maskrl.training.evaluating import prompts_of
-    from maskrl.types import Stream
+    from maskrl.training.evaluating import noise_of, prompts_of
 
     prompts: Sequence[Prompt] = prompts_of(name, section)
     number = section.images_per_prompt
@@ -144,7 +143,7 @@ def painted(
                 sampling=sampler.sampling,
                 num_steps=sampler.num_steps,
                 images_per_prompt=number,
-                stream=Stream(recipe.seed).child("geneval"),
+                stream=noise_of(recipe),
                 batch=section.config.batch,
                 process=placement,
                 progress=show,
@@ -171,27 +170,28 @@ def print_report(evaluation: Evaluation, report: Report, out: Path) -> None:
     """Print what an evaluation found: its own table, or every number; and what a reader should know."""
     from rich.table import Table
 
+    from maskrl.evaluations import answers
     from maskrl.interfaces import ImageEvaluation
     from maskrl.training.tables import print_table
 
     result = report.result
     typer.echo(f"{result.label}, {result.images} images")  # a table cuts a title that is wider than it
-    rows = evaluation.table(report.rows) if isinstance(evaluation, ImageEvaluation) else ()
-    headings, *cells = rows or [("", "score", "standard error"), *_numbers(report)]
+    rows = answers.table(evaluation, report.rows) if isinstance(evaluation, ImageEvaluation) else ()
+    headings, *cells = rows or [["", "score", "standard error"], *_numbers(report)]
     table = Table()
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
     for row in cells:
         table.add_row(*row)
     print_table(table)
-    for note in evaluation.notes(report.rows, result.images):
+    for note in result.provenance["notes"]:
         typer.echo(note)
     typer.echo(f"results: {out}")
 
 
-def _numbers(report: Report) -> list[tuple[str, str, str]]:
+def _numbers(report: Report) -> list[list[str]]:
     return [
-        (name, f"{number.mean:.3f}", "" if math.isnan(number.se) else f"{number.se:.3f}")
+        [name, f"{number.mean:.3f}", "" if math.isnan(number.se) else f"{number.se:.3f}"]
         for name, number in report.numbers.items()
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from maskrl import registry
 from maskrl.errors import RecipeError
 from maskrl.evals import results
 from maskrl.evals.flat import formats
@@ -86,6 +87,7 @@ def evaluate(
     provenance = {"generator": settings.pop("generator")}
     if isinstance(evaluation, DistributionEvaluation):
         settings |= {"images": len(every), "formats": ["png"]}  # what 8 bits are as good as
+    settings = {**answers.settings(evaluation), **settings}
     return _report(evaluation, prompts, len(every), found, rows, settings, provenance)
 
 
@@ -175,15 +177,14 @@ def evaluate_folder(
     answers.check(evaluation, images.prompts)
     number = len(images.pairs())
     if isinstance(evaluation, ImageEvaluation):
-        settings = images.comparable()
-        every = {**answers.settings(evaluation), **settings}
+        settings = {**answers.settings(evaluation), **images.comparable()}
         beside = _companions(evaluation, images)
         judge, hashes = _judge(evaluation, images, beside), images.hashes()
         told = {name: digest_of({name: hashes[name], beside[name]: hashes[beside[name]]}) for name in beside}
         rows = judge_images(
             images,
             judge,
-            every,
+            settings,
             out,
             evaluation=name_of("evaluations", type(evaluation)),
             told=told or hashes,
@@ -195,17 +196,21 @@ def evaluate_folder(
         found: Mapping[str, Number] = numbers(evaluation, rows)
     else:
         answers.require_images(evaluation, number, f"{str(images.folder)!r} holds")
-        settings = {"images": number, **images.comparable(), "formats": formats(images)}
+        painted = {"images": number, **images.comparable(), "formats": formats(images)}
+        settings = {**answers.settings(evaluation), **painted}
         rows, found, sides = _gather(evaluation, images, out, settings, process, progress)
         provenance = {**provenance, "image_sides": sides}
     provenance = {"generator": images.generator, **provenance, "judged": images.identity()}
     report = _report(evaluation, images.prompts, number, found, rows, settings, provenance)
-    if process.rank == 0:
-        results.write_report(report, out)
-        if isinstance(evaluation, ImageEvaluation) and (details := evaluation.details(rows)):
-            results.write_details(details, out, report.result.evaluation)
-        close(out)
+    run_on_main(process, lambda: _write(evaluation, report, out))
     return report
+
+
+def _write(evaluation: Evaluation, report: Report, out: Path) -> None:
+    results.write_report(report, out)
+    if isinstance(evaluation, ImageEvaluation) and (details := answers.details(evaluation, report.rows)):
+        results.write_details(details, out, registry.short_name(report.result.evaluation))
+    close(out)
 
 
 def _companions(evaluation: ImageEvaluation, images: ImageFolder) -> dict[str, str]:
@@ -238,8 +243,8 @@ def _gather(
     progress: ShowProgress,
 ) -> tuple[list[dict[str, Any]], dict[str, Number], list[int]]:
     assert isinstance(evaluation, DistributionEvaluation), type(evaluation)
-    every, name = {**answers.settings(evaluation), **settings}, name_of("evaluations", type(evaluation))
-    run_on_main(process, lambda: results.refuse_others(out, name, every, images.identity()))
+    name = name_of("evaluations", type(evaluation))
+    run_on_main(process, lambda: results.refuse_others(out, name, settings, images.identity()))
 
     def features(pixels: Sequence[Tensor]) -> Any:
         return answers.features(evaluation, pixels)
@@ -249,7 +254,7 @@ def _gather(
         features,
         evaluation.width,
         out,
-        every,
+        settings,
         turned=evaluation.turns_images,
         process=process,
         progress=progress,
@@ -272,8 +277,12 @@ def _report(
         label=answers.label(evaluation, prompts, images),
         numbers=found,
         images=images,
-        settings={**answers.settings(evaluation), **settings},
-        provenance={**provenance, **evaluation.about(), "notes": list(evaluation.notes(rows, images))},
+        settings=settings,
+        provenance={
+            **provenance,
+            **answers.about(evaluation),
+            "notes": answers.notes(evaluation, rows, images),
+        },
         versions=record.versions([type(evaluation)]),
     )
     return Report(result, tuple(rows))

@@ -74,7 +74,7 @@ def _format(path: Path) -> str:
     try:
         with path.open("rb") as file:
             beginning = file.read(4)
-    except OSError:
+    except OSError:  # whoever reads the image says why it cannot be read
         beginning = b""
     known = (name for first, name in _BEGINNINGS.items() if beginning.startswith(first))
     return next(known, _FORMATS.get(path.suffix.lower(), "other"))

@@ -222,16 +222,69 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
         PluginError: JSON cannot hold them.
     """
     with asking(evaluation):
-        found = dict(evaluation.settings())
-    try:
-        json.dumps(found, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise refused(evaluation, f"settings returned what JSON cannot hold ({error})") from error
+        found = _plain(evaluation, "settings", evaluation.settings())
     if both := sorted(found.keys() & set(PAINTING)):
         raise refused(
             evaluation, f"settings returned {both[0]!r}, which says how images were painted: rename it"
         )
     return found
+
+
+def about(evaluation: Evaluation) -> dict[str, Any]:
+    """Ask what else a reader should know.
+
+    Raises:
+        PluginError: JSON cannot hold it.
+    """
+    with asking(evaluation):
+        return _plain(evaluation, "about", evaluation.about())
+
+
+def details(evaluation: ImageEvaluation, rows: Sequence[Row]) -> dict[str, Any]:
+    """Ask for more than the numbers; NaN in it stands for what there is not.
+
+    Raises:
+        PluginError: JSON cannot hold it.
+    """
+    with asking(evaluation):
+        return _plain(evaluation, "details", evaluation.details(rows), nan=True)
+
+
+def notes(evaluation: Evaluation, rows: Sequence[Row], images: int) -> list[str]:
+    """Ask for lines for a reader of the numbers.
+
+    Raises:
+        PluginError: one is no text.
+    """
+    with asking(evaluation):
+        found = list(evaluation.notes(rows, images))
+    if not all(isinstance(line, str) for line in found):
+        raise refused(evaluation, "notes returned something else than texts")
+    return found
+
+
+def table(evaluation: ImageEvaluation, rows: Sequence[Row]) -> list[list[str]]:
+    """Ask for a table for a reader, its headings first.
+
+    Raises:
+        PluginError: it is no table of texts, every line as long as the headings.
+    """
+    with asking(evaluation):
+        found = [list(line) for line in evaluation.table(rows)]
+    is_text = all(isinstance(cell, str) for line in found for cell in line)
+    if not is_text or len({len(line) for line in found}) > 1:
+        raise refused(evaluation, "table returned no lines of texts, each as long as the headings")
+    return found
+
+
+def _plain(
+    evaluation: Evaluation, method: str, found: Mapping[str, Any], nan: bool = False
+) -> dict[str, Any]:
+    try:
+        json.dumps(found, allow_nan=nan)
+    except (TypeError, ValueError) as error:
+        raise refused(evaluation, f"{method} returned what JSON cannot hold ({error})") from error
+    return dict(found)
 
 
 def _name(component: Any, method: str, name: Any) -> str:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from maskrl.errors import RecipeError
-from maskrl.evals.engine import evaluate
+from maskrl.evals.ranks import silent
 from maskrl.evals.results import Report
 from maskrl.grpo.config import Sampling
 from maskrl.interfaces import MaskedGenerator
 from maskrl.recipe import Recipe, read_section
 from maskrl.registry import short_name
 from maskrl.runtime.placement import Placement
-from maskrl.training.evaluating import as_others, prompts_of
-from maskrl.types import Prompt, Stream
+from maskrl.training.evaluating import as_others, build_evaluation
+from maskrl.types import Prompt
 
 
 def evaluate_generator(
@@ -50,19 +50,10 @@ def evaluate_generator(
     else:
         label = short_name(name)
         section = as_others(read_section(label, {"name": name, **changed}), recipe)
-    evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
-    placement.place_judge(evaluation)
-    return evaluate(
-        evaluation,
-        generator,
-        prompts_of(label, section) if texts is None else [Prompt(text) for text in texts],
-        sampling=sampling,
-        num_steps=section.config.num_steps or recipe.grpo.steps(generator.spec),
-        images_per_prompt=section.images_per_prompt,
-        stream=Stream(recipe.seed).child("geneval"),
-        batch=section.config.batch,
-        process=placement,
-    )
+    prompts = None if texts is None else [Prompt(text) for text in texts]
+    steps = recipe.grpo.steps(generator.spec)
+    one = build_evaluation(label, section, recipe, steps, sampling, placement, prompts)
+    return one.full(generator, silent)
 
 
 def _texts(prompts: Any) -> list[str] | None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from maskrl.errors import RecipeError
+from maskrl.evals.ranks import silent
 from maskrl.evals.results import Report
 from maskrl.grpo import answers
-from maskrl.grpo.update import collect, learn
 from maskrl.library.evaluating import evaluate_generator
 from maskrl.library.given import GivenReward
 from maskrl.library.images import Images
@@ -22,8 +22,8 @@ from maskrl.recipe import Recipe, read_recipe
 from maskrl.rewards.function import Function
 from maskrl.training.loop import train
 from maskrl.training.result import TrainResult
-from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
+from maskrl.training.updating import make_update
 from maskrl.types import Prompt
 
 
@@ -71,23 +71,19 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Make one update, in this process, and return its metrics (docs/metrics.md).
 
-        Held-out rewards and ``training.max_skipped`` are those of :meth:`train` alone.
+        ``training.max_skipped`` is heeded by :meth:`train` alone.
 
         Raises:
             RecipeError: something in the recipe is wrong, or all its updates are made.
             TrainingError: a number is not finite.
             PluginError: a component breaks its contract.
         """
-        setup, count = self._built(), self.recipe.training.prompts_per_update
         if self.updates >= self.recipe.training.updates:
             raise RecipeError(
                 f"training.updates = {self.recipe.training.updates} are made; for more,"
                 ' Trainer(..., settings={"training.updates": N})'
             )
-        prompts = prompts_of(self.updates, setup.prompts, count, setup.actor.stream)
-        first = setup.placement.rank * setup.share
-        batch = collect(setup.actor, prompts[first : first + setup.share], self.updates)
-        metrics = {**batch.metrics, **learn(setup.learner, batch)}
+        metrics = make_update(self._built(), self.updates)
         self.updates += 1
         return metrics
 
@@ -121,10 +117,11 @@ class Trainer:
     def evaluate(self, name: str = "geneval", **settings: Any) -> Report:
         """Evaluate the weights as they are now: see :meth:`maskrl.library.model.Model.evaluate`."""
         setup = self._built()
-        sampling = setup.learner.algorithm.sampling
-        return evaluate_generator(
-            self.recipe, setup.learner.generator, setup.placement, sampling, name, settings
-        )
+        generator, sampling = setup.learner.generator, setup.learner.algorithm.sampling
+        known = next((one for one in setup.evaluations if one.label == name), None)
+        if known is not None and not settings:
+            return known.full(generator, silent)
+        return evaluate_generator(self.recipe, generator, setup.placement, sampling, name, settings)
 
     def _built(self) -> Setup:
         if self._setup is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -36,14 +37,20 @@ def reward_class(function: Function, **about: Any) -> type[FunctionReward]:
     return type(function.__name__, (FunctionReward,), {**attributes, **about})
 
 
-def told_by(function: Function) -> str | None:
-    """Return a sha256 of a function's source, defaults and closure; None where there is no source, as in a console.
+def told_by(function: Function) -> str:
+    """Return a sha256 of a function's source, defaults and closure.
 
     What else the function reads (globals, files) is not in it.
     """
     try:
         source = inspect.getsource(inspect.unwrap(function))
-    except (OSError, TypeError):
-        return None
+    except (OSError, TypeError):  # there is none, as in a console: what it was compiled to
+        source = repr(_compiled(inspect.unwrap(function).__code__))
     closed = {name: repr(value) for name, value in inspect.getclosurevars(function).nonlocals.items()}
     return sha256_text(repr((source, function.__defaults__, function.__kwdefaults__, closed)))
+
+
+def _compiled(code: CodeType) -> tuple[object, ...]:
+    """Return what tells compiled code, wherever it was compiled; of the same version of Python."""
+    constants = [_compiled(one) if isinstance(one, CodeType) else one for one in code.co_consts]
+    return code.co_code, code.co_names, code.co_varnames, constants

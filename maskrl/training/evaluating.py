@@ -93,17 +93,56 @@ def build_evaluations(
     """
     found = []
     for label, section in recipe.eval.items():
-        evaluation = section.build({"reward": recipe.reward, "seed": recipe.seed})
-        placement.place_judge(evaluation)
-        prompts = prompts_of(label, section)
-        check(evaluation, prompts, section.images_per_prompt)
+        one = build_evaluation(label, section, recipe, num_steps, sampling, placement)
+        check(one.evaluation, one.prompts, section.images_per_prompt)
         if section.config.every:
-            brief = first_of_each(evaluation, prompts, section.config.subset)
-            check(evaluation, brief, section.images_per_prompt)
-        steps = section.config.num_steps or num_steps
-        stream = Stream(recipe.seed).child("geneval")  # the noise of every evaluation; its name is historical
-        found.append(RunEvaluation(label, evaluation, section, prompts, steps, sampling, stream, placement))
+            brief = first_of_each(one.evaluation, one.prompts, section.config.subset)
+            answers.require_images(
+                one.evaluation, len(brief) * section.images_per_prompt, f"eval.{label}.subset"
+            )
+        found.append(one)
     return found
+
+
+def build_evaluation(
+    label: str,
+    section: EvalSection,
+    recipe: Recipe,
+    num_steps: int,
+    sampling: Sampling,
+    placement: Placement,
+    prompts: Sequence[Prompt] | None = None,
+) -> RunEvaluation:
+    """Build an evaluation, and place it.
+
+    Args:
+        label: what its section is called.
+        section: its settings.
+        recipe: what it takes where the section does not say; the seed of its noise.
+        num_steps: T, where the section does not say.
+        sampling: schedule, temperatures, guidance.
+        placement: where networks are, and this process among others.
+        prompts: in place of those that the section names.
+
+    Raises:
+        RecipeError: it has no prompts, or its settings are wrong.
+        PluginError: it does not import.
+    """
+    evaluation = section.build(taken_of(recipe))
+    placement.place_judge(evaluation)
+    asked = prompts_of(label, section) if prompts is None else prompts
+    steps = section.config.num_steps or num_steps
+    return RunEvaluation(label, evaluation, section, asked, steps, sampling, noise_of(recipe), placement)
+
+
+def taken_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what an evaluation may take from a recipe, where its own section leaves it out."""
+    return {"reward": recipe.reward, "seed": recipe.seed}
+
+
+def noise_of(recipe: Recipe) -> Stream:
+    """Return the randomness of every evaluation of a recipe, in a run and by a command; its name is historical."""
+    return Stream(recipe.seed).child("geneval")
 
 
 def prompts_of(label: str, section: EvalSection) -> list[Prompt]:
@@ -136,6 +175,10 @@ def as_others(section: EvalSection, recipe: Recipe) -> EvalSection:
     if answers.prompts(component):
         unsaid -= {"prompts"}
     said = {key: getattr(others[0].config, key) for key in unsaid}
+    if "images_per_prompt" in said:
+        said["images_per_prompt"] = others[
+            0
+        ].images_per_prompt  # what its class has, where its section says nothing
     return replace(section, config=section.config.model_copy(update=said))
 
 

@@ -15,7 +15,6 @@ from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.evals.ranks import run_on_main
 from maskrl.evals.results import RESULT, Report, write_report
-from maskrl.grpo.update import collect, learn
 from maskrl.interfaces import MaskedGenerator
 from maskrl.recipe import Recipe
 from maskrl.runtime import checkpoint as checkpoints
@@ -36,11 +35,11 @@ from maskrl.training.opening import (
 )
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.result import TrainResult
-from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup, set_up
 from maskrl.training.signals import Stop
 from maskrl.training.state import Progress, capture, read_progress, restore
 from maskrl.training.tables import plain_console
+from maskrl.training.updating import make_update
 
 Measure = Callable[[MaskedGenerator, Callable[[int, int], None]], Report]
 
@@ -165,15 +164,9 @@ class _Run:
         return every > 0 and self.progress.update > 0 and self.progress.update % every == 0
 
     def _update(self) -> None:
-        actor, learner, update = self.setup.actor, self.setup.learner, self.progress.update
         start = perf_counter()
-        count = self.recipe.training.prompts_per_update
-        prompts = prompts_of(update, self.setup.prompts, count, actor.stream)
-        first = self.placement.rank * self.setup.share
         with rescuing(self.setup, partial(self._rescue, self.progress)):
-            batch = collect(actor, prompts[first : first + self.setup.share], update)
-            held_out = self.setup.held_out.score_if_due(batch)  # may fail: before a weight moves
-            metrics = {**batch.metrics, **learn(learner, batch), **held_out}
+            metrics = make_update(self.setup, self.progress.update)
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]

@@ -1,0 +1,22 @@
+"""One update of a run: its prompts, the two verbs of the algorithm, and the held-out rewards between them."""
+
+from __future__ import annotations
+
+from maskrl.grpo.update import collect, learn
+from maskrl.training.schedule import prompts_of
+from maskrl.training.setup import Setup
+
+
+def make_update(setup: Setup, update: int) -> dict[str, float]:
+    """Make update ``update``, counted from 0, together with the other processes, and return its metrics.
+
+    Raises:
+        TrainingError: a number is not finite.
+        PluginError: a component breaks its contract.
+    """
+    count = setup.share * setup.placement.world_size
+    prompts = prompts_of(update, setup.prompts, count, setup.actor.stream)
+    first = setup.placement.rank * setup.share
+    batch = collect(setup.actor, prompts[first : first + setup.share], update)
+    held_out = setup.held_out.score_if_due(batch)  # may fail: before a weight moves
+    return {**batch.metrics, **learn(setup.learner, batch), **held_out}
