@@ -14,7 +14,7 @@ from maskrl.training.setup import set_up
 from maskrl.training.state import restore
 from maskrl.types import Prompt
 
-pytest.importorskip("peft")
+pytest.importorskip("peft", reason="needs maskrl[lora], which [test] brings")
 CHANGES = (
     'lora={rank=2, targets=["body.0", "body.2"]}',
     "training.dtype=bf16",

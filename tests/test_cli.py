@@ -294,7 +294,7 @@ def test_check_on_policy_names_what_raises_on_the_way_back(cli, toy_recipe, tmp_
 def test_layers_that_no_adapter_can_stand_beside_are_refused(
     cli, toy_recipe, command, targets, wrong, tmp_path, monkeypatch
 ):
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="needs maskrl[lora], which [test] brings")
     monkeypatch.chdir(tmp_path)
     result = cli(*command, "--recipe", toy_recipe, "--set", f"lora={{rank=2, targets={targets}}}")
     assert result.code == 2, result.err
@@ -304,7 +304,7 @@ def test_layers_that_no_adapter_can_stand_beside_are_refused(
 
 
 def test_a_recipe_with_adapters_is_checked_with_them(cli, toy_recipe):
-    pytest.importorskip("peft")
+    pytest.importorskip("peft", reason="needs maskrl[lora], which [test] brings")
     adapters = ["--set", 'lora={rank=2, targets=["body.0", "body.2"]}', "--set", "generator.double=true"]
     result = cli("check", "on-policy", "--recipe", toy_recipe, *adapters)
     assert result.code == 0, result.err

@@ -168,7 +168,7 @@ def test_a_generator_that_cannot_be_saved_is_known_before_the_first_update(cli, 
 
 
 def test_an_eight_bit_optimizer_is_saved_and_resumed_exactly(cli, world, tmp_path):
-    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("bitsandbytes", reason="needs maskrl[8bit], which [test] brings")
     (tmp_path / "large.py").write_text(
         f"import sys\nsys.path.insert(0, {str(TOY.parent)!r})\nimport toy_run, torch\nfrom torch import nn\n"
         "class Large(toy_run.ToyGenerator):\n"

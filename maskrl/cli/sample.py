@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from maskrl.cli.eval_options import GuidanceOption
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption
 from maskrl.errors import RecipeError
 from maskrl.library.sources import build_sampler, override, resolve_recipe, sample_steps
-
-if TYPE_CHECKING:
-    pass
 
 COLUMNS = 4
 
