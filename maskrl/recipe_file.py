@@ -192,7 +192,11 @@ def write_toml(data: Mapping[str, Any]) -> str:
         f"{written([key])} = {toml_value(v)}" for key, v in data.items() if not isinstance(v, dict | None)
     ]
     for section, values in data.items():
-        if section == "eval":
+        if (
+            section == "eval"
+            and isinstance(values, dict)
+            and all(isinstance(one, dict) for one in values.values())
+        ):
             lines += [line for label, one in values.items() for line in _section([section, label], one)]
         elif isinstance(values, dict):
             lines += _section([section], values)
