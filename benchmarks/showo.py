@@ -155,7 +155,7 @@ class Released:
     def logits(self, text: str, tokens: Tensor) -> Tensor:
         """Long [B, N] -> Float [B, N, V] of images of one text: padded rows, the mask, the whole head."""
         special, length = self.vocabulary.special, self.prompting.length
-        ids = self.prompting.ids(text).to(self.device)
+        ids = self.prompting.ids(text)[0].to(self.device)
         size = (len(tokens), length + tokens.shape[1] + 2)
         row = torch.full(size, special("[PAD]"), device=self.device)
         row[:, length - len(ids) : length] = ids

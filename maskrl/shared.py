@@ -16,7 +16,9 @@ Shared = Mapping[str, Any]
 
 def shared() -> Shared:
     """Read what is shared, by name; what is PyTorch's only where somebody has imported it."""
-    found: dict[str, Any] = {"the working directory": _folder()}
+    found: dict[str, Any] = {"the working directory": ""}
+    with suppress(OSError):  # it was removed
+        found["the working directory"] = os.getcwd()
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "get_default_device"):
         found["torch's default dtype"] = torch.get_default_dtype()
@@ -52,10 +54,3 @@ def _set(name: str, value: Any) -> None:
         torch.set_grad_enabled(value)
     elif name == "torch's number of threads":
         torch.set_num_threads(value)
-
-
-def _folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return ""

@@ -68,7 +68,7 @@ def clip_tokenizer() -> PreTrainedTokenizerFast:
 def padded(prompting: UniversalPrompting, texts: Sequence[str]) -> Tensor:
     """Return prefixes as the published code lays them out: Long [B, length], padded on the left."""
     pad = prompting.vocabulary.special("[PAD]")
-    ids = [prompting.ids(text) for text in texts]
+    ids = [prompting.ids(text)[0] for text in texts]
     return torch.stack([F.pad(row, (prompting.length - len(row), 0), value=pad) for row in ids])
 
 

@@ -16,9 +16,9 @@ from maskrl.evals.sameness import differing, unknown
 from maskrl.evals.sampled import sampling_settings
 from maskrl.grpo import guidance, positions, schedule, temperature
 from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
-from maskrl.grpo.guidance import guidance_weights, guided, weights_at
+from maskrl.grpo.guidance import guidance_weights, guided
 from maskrl.grpo.objective import KL
-from maskrl.grpo.policy import policy_logits
+from maskrl.grpo.policy import at, policy_logits, temperature_at
 from maskrl.grpo.rollout import rollout
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.grpo.temperature import COLDEST, temperatures, tempered, value_temperatures
@@ -174,7 +174,7 @@ def test_the_docs_name_what_the_tables_hold():
 
 def test_every_row_has_the_weight_of_its_own_step():
     step = StepIndex(torch.tensor([2, 0, 1]), 3)
-    assert weights_at(step, "linear", 4.0).tolist() == [4.0, 0.0, 2.0]
+    assert at(step, guidance_weights(3, "linear", 4.0)).tolist() == [4.0, 0.0, 2.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -254,10 +254,7 @@ def test_scores_reproduce_the_rollouts_own_probabilities(rule):
 
 def test_a_temperature_of_one_leaves_the_very_logits():
     halves = toy_halves()
-    assert (
-        temperature.value_temperatures_at(StepIndex(torch.zeros(2, dtype=torch.long), 3), "constant", 1.0)
-        is None
-    )
+    assert temperature_at(StepIndex(torch.zeros(2, dtype=torch.long), 3), halves.algorithm.sampling) is None
     logits = torch.randn(3, 4).bfloat16()
     assert tempered(logits, None) is logits
     assert tempered(logits, torch.ones(3)).dtype == torch.float32

@@ -103,12 +103,12 @@ def test_parameters_are_the_published_ones():
 def test_text_is_cut_on_the_right_and_ends_where_the_image_begins():
     prompting = UniversalPrompting(Words(), TINY, max_text_length=5)
     t2i = TINY.special("<|t2i|>")
-    assert [prompting.ids(text).tolist() for text in ("ab", "", "abcd")] == [
+    assert [prompting.ids(text)[0].tolist() for text in ("ab", "", "abcd")] == [
         [t2i, 0, 2, 3, 0],
         [t2i, 0, 0],
         [t2i, 0, 2, 3, 4, 0],
     ]
-    assert [prompting.is_cut(text) for text in ("abc", "abcd")] == [False, True]
+    assert [prompting.ids(text)[1] for text in ("abc", "abcd")] == [False, True]
     assert prompting.length == 6
 
 
@@ -123,7 +123,7 @@ def padded_logits(generator, texts, tokens):
     special, num_tokens = TINY.special, tokens.shape[1]
     rows, lengths = [], []
     for text, image in zip(texts, tokens.tolist(), strict=True):
-        ids = prompting.ids(text).tolist()
+        ids = prompting.ids(text)[0].tolist()
         lengths.append(len(ids))
         codes = [code + TINY.code_offset for code in image]
         pads = [special("[PAD]")] * (prompting.length - len(ids))

@@ -105,7 +105,7 @@ def magvit():
 
 def padded(prompting, text, frame):
     """A whole row as the public code lays it out, padding included."""
-    ids = prompting.ids(text).tolist()
+    ids = prompting.ids(text)[0].tolist()
     return [prompting.vocabulary.special("[PAD]")] * (prompting.length - len(ids)) + ids + frame
 
 
@@ -163,7 +163,7 @@ def test_who_sees_whom_is_the_public_mask(generator, case):
     network, prompting = generator.module, generator._prompting
     embedded = []
     network.showo.model.embed_tokens.register_forward_hook(lambda *call: embedded.append(call[-1]))
-    text = prompting.ids(case["text"])
+    text, _ = prompting.ids(case["text"])
     frame = generator._frame(torch.full((1, case["num_tokens"]), SIZES["num_codes"]))
     keys = network.read([text], end=prompting.length).layers[1][0][0]
     of_text = depends(keys.unbind(dim=1), embedded)

@@ -74,7 +74,11 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
     images = torch.cat([group.images for group in drawn])
     columns = _columns(actor, drawn)
     columns_SGR = torch.stack(list(columns.values()), dim=-1).cpu()
-    weights_R = _column_weights(actor, list(columns), columns_SGR, rewards_SG)
+    weights_R = (  # asked of the reward only where columns are standardised
+        weights_of_columns(actor.reward, list(columns), columns_SGR, rewards_SG)
+        if config.advantage_of == "terms"
+        else torch.ones(len(columns))
+    )
     adv_SG = advantages(rewards_SG, columns_SGR, weights_R, keep_S, config)
     steps, weights = answers.train_steps(
         actor.reducer, trajectory.num_steps, actor.stream.child("steps", update)
@@ -119,13 +123,6 @@ def _columns(actor: Actor, groups: Sequence[Group]) -> dict[str, Tensor]:
     return {name: actor.process.gather(values_B.view(len(groups), -1)) for name, values_B in columns.items()}
 
 
-def _column_weights(actor: Actor, names: Sequence[str], columns: Tensor, rewards: Tensor) -> Tensor:
-    """Return what each column counts, Float [R]: asked of the reward only where columns are standardised."""
-    if actor.algorithm.config.advantage_of == "score":
-        return torch.ones(len(names), dtype=torch.float32)
-    return weights_of_columns(actor.reward, names, columns, rewards)
-
-
 def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps: Tensor) -> Tensor:
     """Score the steps that teach, Long [k], under the weights that painted: Float [B, k]."""
     device, size = trajectory.state.device, actor.portions.rollout_batch
@@ -153,6 +150,8 @@ class _Painter:
 
     def __init__(self, actor: Actor, prompts: Sequence[Prompt], update: int) -> None:
         self.actor, self.prompts, self.update = actor, prompts, update
+        # the place of a group in the global batch, not in the prompt file: a prompt may come twice
+        self._slots = range(len(prompts) * actor.process.rank, len(prompts) * (actor.process.rank + 1))
         self.condition = encode(actor.generator, prompts)
         self._prefilled = answers.prefill(actor.generator, self.condition)
         self.num_steps = answers.rollout_steps(
@@ -180,25 +179,21 @@ class _Painter:
         self.seconds_reward += perf_counter() - painted
         drawn = {}
         for i, rows in zip(groups, torch.split(torch.arange(len(images)), size), strict=True):
-            stream = actor.stream.child("scored", self.update, attempt, self._slot(i))
+            stream = actor.stream.child("scored", self.update, attempt, self._slots[i])
             scored = answers.scored(actor.algorithm.transition, trajectory.select(rows), stream)
             terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
             drawn[i] = Group(scored, images[rows], rewards_B.to(images.device)[rows], terms_G)
         return drawn
 
-    def _slot(self, group: int) -> int:
-        """The place of a group in the global batch, not in the prompt file: a prompt may come twice."""
-        return self.actor.process.rank * len(self.prompts) + group
-
     def _paint(self, groups: Sequence[int], attempt: int, scorer: RewardScorer) -> tuple[Trajectory, Tensor]:
-        actor = self.actor
+        actor, device = self.actor, next(self.actor.generator.module.parameters()).device
         jobs = [(i, image) for i in groups for image in range(actor.algorithm.config.group_size)]
         trajectories, images = [], []
         for start in range(0, len(jobs), actor.portions.rollout_batch):
             chunk = jobs[start : start + actor.portions.rollout_batch]
-            condition = self._prefilled.select(self._rows([i for i, _ in chunk]))
+            condition = self._prefilled.select(torch.tensor([i for i, _ in chunk], device=device))
             streams = [
-                actor.stream.child("rollout", self.update, attempt, self._slot(i), image)
+                actor.stream.child("rollout", self.update, attempt, self._slots[i], image)
                 for i, image in chunk
             ]
             guidance = actor.algorithm.sampling.guidance_train
@@ -212,9 +207,6 @@ class _Painter:
             images.append(answers.decode(actor.generator, trajectories[-1].tokens, condition))
             scorer.add(images[-1])
         return join(trajectories), torch.cat(images)
-
-    def _rows(self, rows: list[int]) -> Tensor:
-        return torch.tensor(rows, device=next(self.actor.generator.module.parameters()).device)
 
 
 def _reward_metrics(rewards: Tensor, keep: Tensor, num_drawn: int) -> dict[str, float]:

@@ -9,16 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from maskrl.grpo.tables import look_up
-from maskrl.types import StepIndex
-
-
-def constant(num_steps: int, guidance: float) -> list[float]:
-    """The same w at every step: Show-o, aMUSEd, Meissonic."""
-    return [guidance] * num_steps
+from maskrl.grpo.temperature import constant
 
 
 def linear(num_steps: int, guidance: float) -> list[float]:
@@ -33,7 +27,7 @@ def cosine(num_steps: int, guidance: float) -> list[float]:
 
 
 GUIDANCE_RULES: dict[str, Callable[[int, float], list[float]]] = {
-    "constant": constant,
+    "constant": constant,  # Show-o, aMUSEd, Meissonic
     "linear": linear,
     "cosine": cosine,
 }
@@ -47,12 +41,6 @@ def guidance_weights(num_steps: int, rule: str, guidance: float) -> list[float]:
     """
     weights = look_up(GUIDANCE_RULES, rule, "guidance_rule")(num_steps, guidance)
     return weights if guidance else [0.0] * num_steps
-
-
-def weights_at(step: StepIndex, rule: str, guidance: float) -> Tensor:
-    """Return w of each row: Float [B], fp64, on the device of ``step``."""
-    weights_T = torch.tensor(guidance_weights(step.num_steps, rule, guidance), dtype=torch.float64)
-    return weights_T.to(step.t.device)[step.t]
 
 
 def guided(

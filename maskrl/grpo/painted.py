@@ -52,17 +52,13 @@ def check_gap(gap: float, generator: MaskedGenerator, algorithm: Algorithm) -> N
     Raises:
         PluginError: the gap is beyond rounding.
     """
-    if gap <= _tolerance(generator, algorithm):
+    weights = generator.module.parameters()
+    coarse = generator.precision != "fp32" or any(p.dtype in (torch.bfloat16, torch.float16) for p in weights)
+    guidance = abs(algorithm.sampling.guidance_train)  # it multiplies the rounding of bf16
+    if gap <= (BF16 * (1 + 2 * guidance) if coarse else FP32):
         return
     raise refused(
         generator,
         f"when it learns, what it has painted has another probability than when it painted it (policy_gap {gap:.2g}"
         " nats): its logits depend on more than their inputs and the weights; 'maskrl plugins check' may say on what",
     )
-
-
-def _tolerance(generator: MaskedGenerator, algorithm: Algorithm) -> float:
-    """Return the largest gap that rounding explains, nats; guidance multiplies that of bf16."""
-    weights = generator.module.parameters()
-    coarse = generator.precision != "fp32" or any(p.dtype in (torch.bfloat16, torch.float16) for p in weights)
-    return BF16 * (1 + 2 * abs(algorithm.sampling.guidance_train)) if coarse else FP32

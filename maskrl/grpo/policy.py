@@ -5,13 +5,16 @@ Both must agree to the last bit, so guidance and the temperature of proposals co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from maskrl.errors import RecipeError
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
-from maskrl.grpo.guidance import weights_at
-from maskrl.grpo.temperature import tempered, value_temperatures_at
+from maskrl.grpo.guidance import guidance_weights
+from maskrl.grpo.temperature import tempered, value_temperatures
 from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
 from maskrl.types import StepIndex
 
@@ -26,13 +29,20 @@ def guided_logits(
     positions: Tensor,
 ) -> Tensor:
     """Ask for the logits at M positions, Bool [B, N], after the guidance of each row's step: Float [M, V]."""
-    weight_B = weights_at(step, sampling.guidance_rule, guidance)
-    return answers.logits(generator, tokens, condition, step, weight_B, positions)
+    weights = guidance_weights(step.num_steps, sampling.guidance_rule, guidance)
+    return answers.logits(generator, tokens, condition, step, at(step, weights), positions)
 
 
 def temperature_at(step: StepIndex, sampling: Sampling) -> Tensor | None:
-    """Return what the logits of each row are divided by: Float [B]; None: by nothing."""
-    return value_temperatures_at(step, sampling.value_temperature_rule, sampling.value_temperature)
+    """Return what the logits of each row are divided by: Float [B], fp64; None: by nothing, at no step."""
+    rule = sampling.value_temperature_rule
+    temperatures = value_temperatures(step.num_steps, rule, sampling.value_temperature)
+    return None if all(value == 1 for value in temperatures) else at(step, temperatures)
+
+
+def at(step: StepIndex, values: Sequence[float]) -> Tensor:
+    """Take for each row, of T numbers, that of its step: Float [B], fp64, on the device of ``step``."""
+    return torch.tensor(values, dtype=torch.float64).to(step.t.device)[step.t]
 
 
 def policy_logits(

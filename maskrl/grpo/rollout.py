@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,14 +85,12 @@ def _rule(
 def join(trajectories: Sequence[Trajectory]) -> Trajectory:
     """Put images of the same T side by side, in order."""
     first = trajectories[0]
-    record = {f.name: _cat([getattr(t, f.name) for t in trajectories]) for f in fields(Unmasked)}
+    columns = {f.name: [getattr(t, f.name) for t in trajectories] for f in fields(Unmasked)}
+    record = {  # where one has no ``sets``, all have none
+        name: torch.cat(parts) for name, parts in columns.items() if all(part is not None for part in parts)
+    }
     tokens = torch.cat([t.tokens for t in trajectories])
     return Trajectory(tau=first.tau, tokens=tokens, mask_id=first.mask_id, **record)
-
-
-def _cat(values: Sequence[Any]) -> Any:
-    """Put tensors one after the other; where one has none (``sets``), all have none."""
-    return None if any(value is None for value in values) else torch.cat(list(values))
 
 
 def _noise(streams: Sequence[Stream], num_steps: int, num_tokens: int) -> Tensor:

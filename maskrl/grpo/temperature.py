@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import accumulate
 
-import torch
 from torch import Tensor
 
 from maskrl.grpo.tables import look_up
-from maskrl.types import StepIndex
 
 COLDEST = 0.01  # of proposals: at 0 they would be greedy, and where logits tie, gradients without bound
 
@@ -70,14 +68,6 @@ def value_temperatures(num_steps: int, rule: str, temperature: float) -> list[fl
     """
     published = look_up(VALUE_TEMPERATURES, rule, "value_temperature_rule")(num_steps, temperature)
     return [max(value, COLDEST) for value in published]
-
-
-def value_temperatures_at(step: StepIndex, rule: str, temperature: float) -> Tensor | None:
-    """Return the temperature of each row's proposals: Float [B], fp64; None where it is 1 at every step."""
-    every = value_temperatures(step.num_steps, rule, temperature)
-    if all(value == 1 for value in every):
-        return None
-    return torch.tensor(every, dtype=torch.float64).to(step.t.device)[step.t]
 
 
 def tempered(logits: Tensor, temperature: Tensor | None) -> Tensor:

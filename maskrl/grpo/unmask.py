@@ -99,7 +99,7 @@ def unmask(
         # fp64, so that its logarithm rounds back to the very log p that set it
         threshold=threshold_B.double().exp(),
         entropy=entropy_M.view(len(state), -1).mean(dim=1),
-        sets=_spread_sets(sets_MW, masked_BN),
+        sets=_spread(sets_MW, masked_BN, 0),
     )
 
 
@@ -139,13 +139,6 @@ def _inverse_cdf(p: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _spread(packed: Tensor, masked: Tensor, fill: float) -> Tensor:
-    """[M] -> [B, N], ``fill`` at the positions that are not masked."""
-    blank_BN = torch.full(masked.shape, fill, dtype=packed.dtype, device=packed.device)
-    return blank_BN.masked_scatter(masked, packed)
-
-
-def _spread_sets(packed: Tensor, masked: Tensor) -> Tensor:
-    """uint8 [M, W] -> [B, N, W], 0 at the positions that are not masked."""
-    blank_BNW = packed.new_zeros(*masked.shape, packed.shape[1])
-    blank_BNW[masked] = packed
-    return blank_BNW
+    """[M] -> [B, N], or [M, W] -> [B, N, W], ``fill`` at the positions that are not masked."""
+    blank = packed.new_full((*masked.shape, *packed.shape[1:]), fill)
+    return blank.masked_scatter(masked.view(*masked.shape, *(1 for _ in packed.shape[1:])), packed)

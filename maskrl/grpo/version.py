@@ -21,35 +21,28 @@ def version(module: nn.Module) -> int:
     if not named:
         return 0
     device = named[0][1].device
-    keys = torch.tensor([_key(name, parameter) for name, parameter in named], device=device)
+    labels = [f"{name} {parameter.dtype} {list(parameter.shape)}" for name, parameter in named]
+    hashes = [int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "little") for label in labels]
+    keys = torch.tensor([number >> 1 | 1 for number in hashes], device=device)  # odd, of 63 bits
     digests = torch.stack([_digest(parameter).to(device) for _, parameter in named])
     return int((keys * digests).sum())
 
 
-def _key(name: str, parameter: Tensor) -> int:
-    """Return an odd number of 63 bits for a name, a type and a shape."""
-    text = f"{name} {parameter.dtype} {list(parameter.shape)}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1 | 1
-
-
 def _digest(parameter: Tensor) -> Tensor:
-    """Sum the bits, eight bytes at a time, times a factor of their place: Long [], modulo 2^64; one pass, no copy.
+    """Sum the bits, eight bytes at a time, times a factor of their place: Long [], modulo 2^64; one pass.
 
-    Without factors, one number a bit up and another a bit down would look like nothing at all.
+    Nothing is copied but what does not begin or end at a word. Without factors, one number a bit up and another a bit
+    down would look like nothing at all.
     """
-    words_X = _words(parameter.detach().flatten().view(torch.uint8))
+    octets = parameter.detach().flatten().view(torch.uint8)
+    if octets.storage_offset() % 8 or len(octets) % 8:
+        octets = pad(octets, (0, -len(octets) % 8))
+    words_X = octets.view(torch.long)
     factors_X = _factors(min(len(words_X), PORTION), parameter.device)
     total = torch.zeros((), dtype=torch.long, device=parameter.device)
     for portion_X in words_X.split(PORTION):
         total = total * _ODD + (portion_X * factors_X[: len(portion_X)]).sum() + 1  # zeros count too
     return total
-
-
-def _words(octets: Tensor) -> Tensor:
-    """View uint8 [8 X] as Long [X]; what does not begin or end at a word is copied."""
-    if octets.storage_offset() % 8 or len(octets) % 8:
-        octets = pad(octets, (0, -len(octets) % 8))
-    return octets.view(torch.long)
 
 
 _ODD = 0x5851F42D4C957F2D

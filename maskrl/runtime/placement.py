@@ -24,7 +24,14 @@ PATIENCE = timedelta(
 
 
 class Placement:
-    """This process, as :class:`maskrl.grpo.processes.Process` describes it, and its device."""
+    """This process, as :class:`maskrl.grpo.processes.Process` describes it, and its device.
+
+    Attributes:
+        device: where the networks and the tokens live.
+        rank: in [0, ``world_size``).
+        world_size: how many processes make an update together.
+        is_main: whether this process is the one that writes and shows.
+    """
 
     def __init__(self, device: str) -> None:
         """Join the other processes.
@@ -46,23 +53,11 @@ class Placement:
             cpu=device == "cpu" or not torch.cuda.is_available(),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
+        self.device: torch.device = self.accelerator.device
+        self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self.is_main = self.rank == 0
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         assert self.world_size == launched, f"accelerate sees {self.world_size} of {launched} processes"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks and the tokens live."""
-        return cast(torch.device, self.accelerator.device)
-
-    @property
-    def rank(self) -> int:
-        """In [0, ``world_size``)."""
-        return int(self.accelerator.process_index)
-
-    @property
-    def world_size(self) -> int:
-        """How many processes make an update together."""
-        return int(self.accelerator.num_processes)
 
     def gather(self, values: Tensor) -> Tensor:
         """Concatenate along dim 0 in rank order."""
@@ -89,11 +84,6 @@ class Placement:
             summed = self.sum(torch.cat([grad.flatten() for grad in bucket]))
             for grad, part in zip(bucket, summed.split([grad.numel() for grad in bucket]), strict=True):
                 grad.copy_(part.view_as(grad))
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process is the one that writes and shows."""
-        return self.rank == 0
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is up on any process."""

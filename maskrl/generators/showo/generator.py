@@ -112,16 +112,18 @@ class Showo(MaskedGenerator):
 
     def encode(self, prompts: Sequence[Prompt]) -> ShowoCondition:
         """Tokenize the texts; one that is too long is cut, and the first that is gets named."""
-        self._cut.tell([prompt.text for prompt in prompts if self._prompting.is_cut(prompt.text)])
-        device = self.module.head.weight.device
-        texts = [self._prompting.ids(text).to(device) for text in (*(p.text for p in prompts), "")]
-        return ShowoCondition(tuple(texts), torch.arange(len(prompts)))
+        texts, device = [*(prompt.text for prompt in prompts), ""], self.module.head.weight.device
+        ids, is_cut = zip(*map(self._prompting.ids, texts), strict=True)
+        self._cut.tell([text for text, cut in zip(texts, is_cut, strict=True) if cut])
+        return ShowoCondition(tuple(row.to(device) for row in ids), torch.arange(len(prompts)))
 
     @torch.no_grad()
     def prefill(self, condition: Condition) -> ShowoCondition:
         """Read every text once, for a rollout."""
         assert isinstance(condition, ShowoCondition)
-        return condition if condition.memory else replace(condition, memory=self._read(condition.texts))
+        if condition.memory:
+            return condition
+        return replace(condition, memory=self.module.read(condition.texts, end=self._prompting.length))
 
     def logits(
         self,
@@ -147,18 +149,16 @@ class Showo(MaskedGenerator):
         used, text_B, groups = condition.rows.unique(return_inverse=True, return_counts=True)
         order = text_B.argsort(stable=True).to(tokens.device)
         texts = [condition.texts[u] for u in used]
-        memory = condition.memory.select(used) if condition.memory else self._read(texts)
+        start = self._prompting.length
+        memory = condition.memory.select(used) if condition.memory else self.module.read(texts, end=start)
         ids = self._frame(tokens[order])
-        hidden = self.module.forward_image(ids, groups.tolist(), memory, start=self._prompting.length)
+        hidden = self.module.forward_image(ids, groups.tolist(), memory, start=start)
         hidden = hidden[order.argsort(), 1:-1]
         return self.module.code_logits(hidden if positions is None else hidden[positions])
 
-    def _read(self, texts: Sequence[Tensor]) -> KVCache:
-        return self.module.read(texts, end=self._prompting.length)
-
     def _frame(self, tokens: Tensor) -> Tensor:
         """Codes and mask, Long [B, N] -> ids of the shared vocabulary between <|soi|> and <|eoi|>, Long [B, N + 2]."""
-        vocabulary = self._settings.vocabulary
+        vocabulary = self._prompting.vocabulary
         edge = tokens.new_ones(len(tokens), 1)
         image = tokens + vocabulary.code_offset  # mask_id of code space lands on the shared vocabulary's mask
         return torch.cat(

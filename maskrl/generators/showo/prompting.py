@@ -81,18 +81,12 @@ class UniversalPrompting:
         """Number of ids before the image, padding included."""
         return self.max_text_length + 1
 
-    def ids(self, text: str) -> Tensor:
-        """Return Long [P], P <= ``length``; a text that does not fit is cut and still ends in eos."""
-        ids = self._whole(text)
-        if len(ids) > self.length:
-            ids = [*ids[: self.length - 1], self.tokenizer.eos_token_id]
-        return torch.tensor(ids, dtype=torch.long)
-
-    def is_cut(self, text: str) -> bool:
-        """Say whether a text is too long to be read whole."""
-        return len(self._whole(text)) > self.length
-
-    def _whole(self, text: str) -> list[int]:
+    def ids(self, text: str) -> tuple[Tensor, bool]:
+        """Return Long [P], P <= ``length``, and whether the text did not fit: it is cut then, and still ends in eos."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         bos = [] if ids[:1] == [self.tokenizer.bos_token_id] else [self.tokenizer.bos_token_id]
-        return [self.vocabulary.special("<|t2i|>"), *bos, *ids, self.tokenizer.eos_token_id]
+        row = [self.vocabulary.special("<|t2i|>"), *bos, *ids, self.tokenizer.eos_token_id]
+        is_cut = len(row) > self.length
+        if is_cut:
+            row = [*row[: self.length - 1], self.tokenizer.eos_token_id]
+        return torch.tensor(row, dtype=torch.long), is_cut

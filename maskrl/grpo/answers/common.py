@@ -17,17 +17,16 @@ from maskrl.component import Component
 @contextmanager
 def lending(component: Component, what: str, **given: Tensor | None) -> Iterator[None]:
     """Run code of a component that is handed tensors; it raises nothing, and writes into none of them."""
-    before = {name: _writes(tensor) for name, tensor in given.items()}
+    counted = {  # PyTorch counts how often a tensor was written into, but for those of inference mode
+        name: (tensor, tensor._version)
+        for name, tensor in given.items()
+        if tensor is not None and not tensor.is_inference()
+    }
     with asking(component):
         yield
-    for name, tensor in given.items():
-        if _writes(tensor) != before[name]:
+    for name, (tensor, writes) in counted.items():
+        if tensor._version != writes:
             raise refused(component, f"{what} changed the {name} that it was handed")
-
-
-def _writes(tensor: Tensor | None) -> int:
-    """Count how often a tensor was written into, as PyTorch does; nobody counts in inference mode."""
-    return 0 if tensor is None or tensor.is_inference() else tensor._version
 
 
 def kind(found: Any) -> str:
