@@ -120,7 +120,12 @@ class Recipe(ComponentConfig):
 EVERYTHING = Needs()
 
 
-def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), needs: Needs = EVERYTHING) -> Recipe:
+def read_recipe(
+    path_or_name: str | Path,
+    overrides: Sequence[str] = (),
+    needs: Needs = EVERYTHING,
+    typed_in: Path | None = None,
+) -> Recipe:
     """Read a recipe, apply overrides, import the components that are needed and fill in their defaults.
 
     Args:
@@ -129,6 +134,7 @@ def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), needs: 
             restores the default.
         needs: which components; the others are imported when they are built. Without prompts no prompt file is
             looked for.
+        typed_in: the folder that paths in the overrides start from; by default the working directory.
 
     Raises:
         RecipeError: there is no such file, it is no TOML, or it holds mistakes: one line each.
@@ -138,9 +144,13 @@ def read_recipe(path_or_name: str | Path, overrides: Sequence[str] = (), needs: 
     data = recipe_file.read_toml(path)
     if _is_of_run(path):
         recipe_file.upgrade(data)
-    probe = recipe_file.apply(data, overrides)
+    probe = recipe_file.apply(data, overrides, typed_in)
     written = [line.partition("=")[0].strip() for line in overrides]
-    typed = {"train": Path.cwd()} if any("prompts.train.".startswith(f"{key}.") for key in written) else {}
+    typed = (
+        {"train": typed_in or Path.cwd()}
+        if any("prompts.train.".startswith(f"{key}.") for key in written)
+        else {}
+    )
     context = {"base": path.parent, "needs": needs, "typed": typed}
     if old := recipe_file.old_spelling(data if probe is None else probe):
         raise RecipeError(f"{path}: {old}")

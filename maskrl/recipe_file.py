@@ -61,10 +61,13 @@ def _check_values(value: Any, key: tuple[str, ...] = ()) -> None:
         _check_values(one, (*key, str(name)))
 
 
-def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | None:
+def apply(
+    data: dict[str, Any], overrides: Sequence[str], folder: Path | None = None
+) -> dict[str, Any] | None:
     """Apply ``section.key=value`` to what was read, in place.
 
-    A component's section remembers which texts were typed here: their paths start from the working directory.
+    A component's section remembers which texts were typed here: their paths start from ``folder``, by default the
+    working directory.
 
     Returns:
         Where a default was to be restored (``section.key=``) of a key that is not written, the same data with None
@@ -73,16 +76,16 @@ def apply(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any] | No
     Raises:
         RecipeError: an override is malformed.
     """
-    restored = []
+    restored, start = [], folder or Path.cwd()
     for override in overrides:
         keys, text = _split(override)
         if text.strip():
             value = _value(override, text)
             table = _table(data, keys, override)
-            table[keys[-1]] = _typed(value)
+            table[keys[-1]] = _typed(value, start)
             is_component = "name" in table or keys[:-2] == ["eval"]  # its name may be left out
             if isinstance(value, str) and is_component and keys[0] not in _NO_COMPONENT:
-                table.setdefault(TYPED, {})[keys[-1]] = str(Path.cwd())
+                table.setdefault(TYPED, {})[keys[-1]] = str(start)
         elif not _remove(data, keys):  # a key that was there may go, whoever takes its section's place
             restored.append((keys, override))
     if not restored:
@@ -173,16 +176,16 @@ def _value(override: str, text: str) -> Any:
     return value
 
 
-def _typed(value: Any) -> Any:
+def _typed(value: Any, start: Path) -> Any:
     """Make the paths of files with code absolute; mark the sections in a table that was typed."""
     if isinstance(value, str):
-        return registry.resolve_local(value, Path.cwd())
+        return registry.resolve_local(value, start)
     if isinstance(value, list):
-        return [_typed(one) for one in value]
+        return [_typed(one, start) for one in value]
     if not isinstance(value, dict):
         return value
-    table = {key: _typed(one) for key, one in value.items()}
-    texts = {key: str(Path.cwd()) for key, one in table.items() if isinstance(one, str)}
+    table = {key: _typed(one, start) for key, one in value.items()}
+    texts = {key: str(start) for key, one in table.items() if isinstance(one, str)}
     return {**table, TYPED: texts} if "name" in table else table
 
 

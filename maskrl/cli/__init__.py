@@ -18,6 +18,7 @@ from maskrl.cli import check, eval, plugins, recipe
 from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
 from maskrl.cli.sample import sample
+from maskrl.cli.sweep import sweep
 from maskrl.cli.train import train
 from maskrl.errors import MaskRLError, Terminated, TrainingError
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(plan)
+app.command()(sweep)
 app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plugins.app, name="plugins")

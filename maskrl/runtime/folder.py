@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -145,19 +145,23 @@ def _copy_plugins(folder: Path, recipe: Recipe) -> None:
                 shutil.copyfile(source, unfinished)
 
 
+def difference(run: Path, recipe: Recipe, contents: Mapping[str, Any]) -> str | None:
+    """Say what a run did not begin with: the first setting, free or not, or the first content; None: it did with all.
+
+    Raises:
+        RecipeError: its recipe or its record cannot be read.
+    """
+    known = read_record(run)["contents"]
+    for key, (was, now) in _different(run, recipe, by_contents=known is not None).items():
+        return f"{key} was {_short(was)} and is {_short(now)}"
+    for name, said in _changed_contents(known or contents, contents):
+        return f"of {name} {said}"
+    return None
+
+
 def _check_same(run: Path, recipe: Recipe, by_contents: bool) -> dict[str, tuple[Any, Any]]:
     """Return which free settings have changed: what they were and are. Components are compared by their contents."""
-    try:
-        # what is told by contents need not lie where it lay
-        theirs = flat(read_recipe(run / RECIPE, needs=Needs((), ()) if by_contents else Needs()))
-    except RecipeError as error:
-        raise RecipeError(f"{str(run / RECIPE)!r} cannot be read any more: {error}") from error
-    ours = flat(recipe)
-    different = {
-        key: (theirs.get(key), ours.get(key))
-        for key in sorted(theirs | ours)
-        if theirs.get(key) != ours.get(key) and not (by_contents and _is_told_by_contents(key))
-    }
+    different = _different(run, recipe, by_contents)
     fixed = [key for key in different if not key.startswith(FREE) and not _FREE_EVAL.fullmatch(key)]
     if fixed:
         was, now = different[fixed[0]]
@@ -167,6 +171,21 @@ def _check_same(run: Path, recipe: Recipe, by_contents: bool) -> dict[str, tuple
             " another --run"
         )
     return different
+
+
+def _different(run: Path, recipe: Recipe, by_contents: bool) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of a run that are others now: what they were and are."""
+    try:
+        # what is told by contents need not lie where it lay
+        theirs = flat(read_recipe(run / RECIPE, needs=Needs((), ()) if by_contents else Needs()))
+    except RecipeError as error:
+        raise RecipeError(f"{str(run / RECIPE)!r} cannot be read any more: {error}") from error
+    ours = flat(recipe)
+    return {
+        key: (theirs.get(key), ours.get(key))
+        for key in sorted(theirs | ours)
+        if theirs.get(key) != ours.get(key) and not (by_contents and _is_told_by_contents(key))
+    }
 
 
 _OF_EVAL = ("images_per_prompt", "num_steps", "every", "subset", "batch")  # keys that are no contents
@@ -181,18 +200,23 @@ def _is_told_by_contents(key: str) -> bool:
 
 
 def _check_contents(run: Path, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name, said in _changed_contents(known, now):
+        copies = run / PLUGINS
+        is_code = "source_sha256" in said and copies.is_dir()
+        kept = f" (copies of files with code are in {str(copies)!r})" if is_code else ""
+        raise RecipeError(
+            f"the contents of {name} are not those with which the run in {str(run)!r} began:"
+            f" {said}; put back what was there{kept}, or begin another run,"
+            " with generator.checkpoint = the newest checkpoint's generator"
+        )
+
+
+def _changed_contents(known: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the names of contents that are others now, each with where it differs first."""
     known = _as_of_today(known)
     for name in sorted({*known, *now}):
         if known.get(name) != now.get(name):
-            copies = run / PLUGINS
-            said = _difference(known.get(name), now.get(name))
-            is_code = "source_sha256" in said and copies.is_dir()
-            kept = f" (copies of files with code are in {str(copies)!r})" if is_code else ""
-            raise RecipeError(
-                f"the contents of {name} are not those with which the run in {str(run)!r} began:"
-                f" {said}; put back what was there{kept}, or begin another run,"
-                " with generator.checkpoint = the newest checkpoint's generator"
-            )
+            yield name, _difference(known.get(name), now.get(name))
 
 
 def _as_of_today(contents: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -57,8 +57,7 @@ class RunEvaluation:
 
     def contents(self) -> dict[str, Any]:
         """Say what it reads, by contents."""
-        asked = {"sha256": prompts_digest(self.prompts), "number": len(self.prompts)}
-        return {"prompts": asked, "settings": answers.settings(self.evaluation)}
+        return contents_of(self.evaluation, self.prompts)
 
     def _run(self, generator: MaskedGenerator, prompts: Sequence[Prompt], progress: Show) -> Report:
         return evaluate(
@@ -133,6 +132,12 @@ def build_evaluation(
     asked = prompts_of(label, section) if prompts is None else prompts
     steps = section.config.num_steps or num_steps
     return RunEvaluation(label, evaluation, section, asked, steps, sampling, noise_of(recipe), placement)
+
+
+def contents_of(evaluation: Evaluation, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Say what an evaluation of these prompts reads, by contents."""
+    asked = {"sha256": prompts_digest(prompts), "number": len(prompts)}
+    return {"prompts": asked, "settings": answers.settings(evaluation)}
 
 
 def taken_of(recipe: Recipe) -> dict[str, Any]:
