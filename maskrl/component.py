@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import (
@@ -142,8 +143,8 @@ class Chosen(Generic[C]):
         """Its settings with every default; read if they were not yet, as by :meth:`build`."""
         return self._read()[1]
 
-    def build(self) -> C:
-        """Build the component.
+    def build(self, instead: Mapping[str, Any] = MappingProxyType({})) -> C:
+        """Build the component, with settings ``instead`` of those that were written.
 
         Raises:
             RecipeError: no such component, or wrong settings.
@@ -152,20 +153,7 @@ class Chosen(Generic[C]):
         component, config = self._read()
         _as_json(component, config)  # what cannot be saved is refused before a run begins, not after it
         with asking(component):
-            built = component(config)
-        check_attributes(built)
-        return built
-
-    def build_with(self, settings: Mapping[str, Any]) -> C:
-        """Build the component with some of its settings in the place of those that were written, as :meth:`build` does.
-
-        Raises:
-            RecipeError: no such component, or wrong settings.
-            PluginError: as of :meth:`build`.
-        """
-        component, config = self._read()
-        with asking(component):
-            built = component(config.model_copy(update=dict(settings)))
+            built = component(config.model_copy(update=instead) if instead else config)
         check_attributes(built)
         return built
 

@@ -71,7 +71,7 @@ class EvalSection:
             RecipeError: its settings are wrong, or weights cannot be had.
             PluginError: it does not import.
         """
-        return self.evaluation.build_with({key: recipe[key] for key in self._taken() if key in recipe})
+        return self.evaluation.build({key: recipe[key] for key in self._taken() if key in recipe})
 
     def _taken(self) -> list[str]:
         """Return the settings that are the recipe's, since the section leaves them out."""

@@ -83,7 +83,7 @@ def test_only_official_weights_give_geneval(origin, clip, label):
 
 
 def test_networks_are_placed_frozen_and_in_full_precision(detector):
-    Placement("cpu").place_judge(detector)
+    Placement("cpu").place_frozen(detector.modules)
     for module in detector.modules:
         assert not module.training
         assert not any(p.requires_grad or p.dtype != torch.float32 for p in module.parameters())

@@ -21,6 +21,11 @@ def test_the_import_contract_holds():
     )
 
 
+def test_no_file_of_the_package_has_more_than_300_lines():
+    lengths = {path: len(path.read_text().splitlines()) for path in sorted((ROOT / "maskrl").rglob("*.py"))}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > 300} == {}
+
+
 LIGHT = """
 import sys
 from maskrl.cli import main

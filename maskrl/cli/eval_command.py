@@ -89,7 +89,8 @@ def _parameter(component: type[Evaluation], key: str) -> inspect.Parameter:
     """Make the option of a setting: what it names is named, or set by K=V; any other value is written as in TOML."""
     field = component.Config.model_fields[key]
     flag = f"--{key.replace('_', '-')}"
-    default = "" if field.is_required() or field.default is None else f" Default: {_shown(field.default)}."
+    shown = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
+    default = "" if field.is_required() or field.default is None else f" Default: {shown}."
     text = f"{field.description or _sentence(component.Config.__doc__ or '', key)}{default}"
     if _names_component(field.annotation):
         option = typer.Option(flag, metavar="NAME|K=V", help=f"{text} Its settings: {flag} K=V.")
@@ -97,10 +98,6 @@ def _parameter(component: type[Evaluation], key: str) -> inspect.Parameter:
     else:
         annotation = Annotated[str | None, typer.Option(flag, metavar="VALUE", help=text)]
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _sentence(docstring: str, key: str) -> str:
@@ -115,8 +112,8 @@ def _names_component(annotation: Any) -> bool:
     return get_origin(annotation) is Chosen or any(map(_names_component, get_args(annotation)))
 
 
-def _settings(component: type[Evaluation], label: str, own: dict[str, Any]) -> list[str]:
-    """Write an evaluation's own options as overrides of its section."""
+def _settings(component: type[Evaluation], label: str, name: str, own: dict[str, Any]) -> list[str]:
+    """Write an evaluation's name and its own options as overrides of its section."""
     written = []
     for key, value in own.items():
         place, annotation = f"eval.{label}.{key}", component.Config.model_fields[key].annotation
@@ -128,7 +125,8 @@ def _settings(component: type[Evaluation], label: str, own: dict[str, Any]) -> l
             is_union = get_origin(annotation) in (Union, UnionType)
             takes_text = annotation is str or (is_union and str in get_args(annotation))
             written += override(place, value) if takes_text else [f"{place}={value}"]
-    return sorted(written, key=lambda line: not line.partition("=")[0].endswith(".name"))
+    written.sort(key=lambda line: not line.partition("=")[0].endswith(".name"))
+    return [f"eval.{label}.name={json.dumps(name, ensure_ascii=False)}", *written]
 
 
 def _evaluate(component: type[Evaluation], name: str, own: dict[str, Any], options: Options) -> None:
@@ -167,8 +165,8 @@ def _of_recipe(
 
     source = options.run / "recipe.toml" if options.run else options.recipe or DEFAULT_RECIPE
     label, is_own = _section_of(source, name)
-    written = [_named(label, name), *_settings(component, label, own), *(options.overrides or ())]
-    settings = [*written, *options.painting(label)]
+    written = _settings(component, label, name, own)
+    settings = [*written, *(options.overrides or ()), *options.painting(label)]
     recipe = resolve_recipe(options.recipe, options.run, options.checkpoint, settings, ("generators",))
     section = recipe.eval.get(label)
     if section is None:
@@ -193,10 +191,6 @@ def _section_of(source: str | Path, name: str) -> tuple[str, bool]:
             f"{str(source)!r} calls another evaluation {short!r} ({known[short].evaluation.name!r}); rename its section"
         )
     return (short if short in labels or not labels else labels[0]), bool(labels)
-
-
-def _named(label: str, name: str) -> str:
-    return f"eval.{label}.name={json.dumps(name, ensure_ascii=False)}"
 
 
 def _of_folder(
@@ -225,7 +219,7 @@ def _of_folder(
     if options.recipe is not None:
         label, is_own = _section_of(options.recipe, name)
     _refuse_painting(options.images, label, component, options.overrides or ())
-    settings = [_named(label, name), *_settings(component, label, own), *(options.overrides or ())]
+    settings = [*_settings(component, label, name, own), *(options.overrides or ())]
     if options.recipe is None:
         return read_evaluation(label, settings), {}, "auto"
     if not component.takes and not is_own:

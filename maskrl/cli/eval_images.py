@@ -104,7 +104,7 @@ def there(
         images = open_any(folder, None if prompts is None else load_prompts(prompts))
     answers.require_images(evaluation, len(images.pairs()), f"{str(folder)!r} holds")
     placement = Placement(device)
-    placement.place_judge(evaluation)
+    placement.place_frozen(evaluation.modules)
     answers.check(evaluation, images.prompts)
     with ExitStack() as stack:
         results = own(out, placement, stack) / name
@@ -131,7 +131,7 @@ def painted(
     answers.require_images(evaluation, len(prompts) * number, "--images-per-prompt: there would be")
     sampler = build_sampler(recipe, section.config.num_steps)
     placement = sampler.placement
-    placement.place_judge(evaluation)
+    placement.place_frozen(evaluation.modules)
     answers.check(evaluation, prompts)
     with ExitStack() as stack:
         folder = own(out, placement, stack)
@@ -177,7 +177,11 @@ def print_report(evaluation: Evaluation, report: Report, out: Path) -> None:
     result = report.result
     typer.echo(f"{result.label}, {result.images} images")  # a table cuts a title that is wider than it
     rows = answers.table(evaluation, report.rows) if isinstance(evaluation, ImageEvaluation) else ()
-    headings, *cells = rows or [["", "score", "standard error"], *_numbers(report)]
+    numbers = [
+        [name, f"{number.mean:.3f}", "" if math.isnan(number.se) else f"{number.se:.3f}"]
+        for name, number in report.numbers.items()
+    ]
+    headings, *cells = rows or [["", "score", "standard error"], *numbers]
     table = Table()
     for heading in headings:
         table.add_column(heading, justify="right" if heading else "left")
@@ -187,13 +191,6 @@ def print_report(evaluation: Evaluation, report: Report, out: Path) -> None:
     for note in result.provenance["notes"]:
         typer.echo(note)
     typer.echo(f"results: {out}")
-
-
-def _numbers(report: Report) -> list[list[str]]:
-    return [
-        [name, f"{number.mean:.3f}", "" if math.isnan(number.se) else f"{number.se:.3f}"]
-        for name, number in report.numbers.items()
-    ]
 
 
 def refuse_ignored(images: Path, **options: object) -> None:

@@ -123,19 +123,13 @@ def _known(folder: Path, hashes: Mapping[str, str]) -> dict[str, dict[str, Any]]
     known = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_bytes().splitlines():
-            entry = _read(line)
-            if entry is not None and hashes.get(entry["filename"]) == entry["image_sha256"]:
+            text, _, digest = line.rpartition(b"\t")
+            if hashlib.sha256(text).hexdigest()[:_DIGITS].encode() != digest:
+                continue
+            entry = json.loads(text)
+            if hashes.get(entry["filename"]) == entry["image_sha256"]:
                 known[entry["filename"]] = {"filename": entry["filename"], **entry["row"]}
     return known
-
-
-def _read(line: bytes) -> dict[str, Any] | None:
-    """Return what a line of the journal says; None if that is not what was written."""
-    text, _, digest = line.rpartition(b"\t")
-    if hashlib.sha256(text).hexdigest()[:_DIGITS].encode() != digest:
-        return None
-    entry: dict[str, Any] = json.loads(text)
-    return entry
 
 
 def _mend(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -14,31 +15,17 @@ from torch import Tensor
 from maskrl.asking import asking, refused
 from maskrl.errors import RecipeError
 from maskrl.grpo.answers.rewards import TERM
+from maskrl.grpo.config import Sampling
 from maskrl.interfaces import DistributionEvaluation, Evaluation, ImageEvaluation, Number, Row
 from maskrl.types import Prompt
 
 TAKEN = ("se", "when")  # by the standard error of the headline in a run's metrics, and by what says when
 FILENAME = "filename"
-PAINTING = (  # settings that say how images came about: the engine's
-    *(
-        "precision",
-        "prompts_sha256",
-        "images_per_prompt",
-        "num_steps",
-        "guidance",
-        "guidance_rule",
-        "schedule",
-    ),
-    *(
-        "temperature_rule",
-        "tau_init",
-        "value_temperature_rule",
-        "value_temperature",
-        "score",
-        "position_policy",
-    ),
-    *("seed", "stream", "images", "formats", "generator"),
-)
+PAINTING = {  # settings that say how images came about: the engine's
+    *(field.name for field in fields(Sampling)),
+    *("precision", "prompts_sha256", "images_per_prompt", "num_steps", "guidance", "seed", "stream"),
+    *("images", "formats", "generator"),
+}
 
 
 def prompts(evaluation: type[Evaluation]) -> list[Prompt]:
@@ -108,20 +95,19 @@ def companions(evaluation: ImageEvaluation, asked: Sequence[Prompt]) -> list[int
 
 
 def _rows(evaluation: ImageEvaluation, method: str, rows: Any, number: int) -> list[dict[str, Any]]:
+    """Take as many rows as images, without their files' names, as JSON gives them back."""
     if not isinstance(rows, Sequence) or len(rows) != number:
         what = f"{len(rows)} rows" if isinstance(rows, Sequence) else type(rows).__name__
         raise refused(evaluation, f"{method} returned {what} for {number} images")
-    return [_row(evaluation, method, row) for row in rows]
-
-
-def _row(evaluation: ImageEvaluation, method: str, row: Any) -> dict[str, Any]:
-    if not isinstance(row, Mapping):
-        raise refused(evaluation, f"{method} returned {type(row).__name__} as a row, not a dict")
-    values = {key: value for key, value in row.items() if key != FILENAME}
-    try:
-        kept: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise refused(evaluation, f"{method} returned a row that JSON cannot hold ({error})") from error
+    kept: list[dict[str, Any]] = []
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise refused(evaluation, f"{method} returned {type(row).__name__} as a row, not a dict")
+        values = {key: value for key, value in row.items() if key != FILENAME}
+        try:
+            kept.append(json.loads(json.dumps(values, allow_nan=False)))
+        except (TypeError, ValueError) as error:
+            raise refused(evaluation, f"{method} returned a row that JSON cannot hold ({error})") from error
     return kept
 
 
@@ -133,9 +119,7 @@ def values(kind: type[ImageEvaluation], row: Row) -> dict[str, float]:
     """
     with asking(kind, KeyError, TypeError, ValueError):  # of a damaged row
         found = kind.values(row)
-    return {
-        _name(kind, "values", name): _finite(kind, "values", name, value) for name, value in found.items()
-    }
+    return {name: _number(kind, "values", name, value) for name, value in found.items()}
 
 
 def combine(kind: type[ImageEvaluation], means: Mapping[str, Number]) -> dict[str, Number]:
@@ -149,7 +133,7 @@ def combine(kind: type[ImageEvaluation], means: Mapping[str, Number]) -> dict[st
     for name, number in found.items():
         if not isinstance(number, Number):
             raise refused(kind, f"combine returned {type(number).__name__} as {name!r}, not a Number")
-        _finite(kind, "combine", _name(kind, "combine", name), number.mean)
+        _number(kind, "combine", name, number.mean)
     if not found:
         raise refused(kind, "combine returned no number: values() gave none")
     return found
@@ -164,8 +148,8 @@ def others(evaluation: ImageEvaluation, rows: Sequence[Row]) -> dict[str, float]
     with asking(evaluation):
         found = evaluation.others(rows)
     for name, value in found.items():
-        if not (isinstance(value, float) and math.isnan(value)):
-            _finite(evaluation, "others", _name(evaluation, "others", name), value)
+        is_unknown = isinstance(value, float) and math.isnan(value)
+        _number(evaluation, "others", name, 0.0 if is_unknown else value)
     return {name: float(value) for name, value in found.items()}
 
 
@@ -197,8 +181,7 @@ def measure(
     if not found:
         raise refused(evaluation, "measure returned no number")
     return {
-        _name(evaluation, "measure", name): Number(_finite(evaluation, "measure", name, value), math.nan)
-        for name, value in found.items()
+        name: Number(_number(evaluation, "measure", name, value), math.nan) for name, value in found.items()
     }
 
 
@@ -223,7 +206,7 @@ def settings(evaluation: Evaluation) -> dict[str, Any]:
     """
     with asking(evaluation):
         found = _plain(evaluation, "settings", evaluation.settings())
-    if both := sorted(found.keys() & set(PAINTING)):
+    if both := sorted(found.keys() & PAINTING):
         raise refused(
             evaluation, f"settings returned {both[0]!r}, which says how images were painted: rename it"
         )
@@ -287,22 +270,16 @@ def _plain(
     return dict(found)
 
 
-def _name(component: Any, method: str, name: Any) -> str:
+def _number(component: Any, method: str, name: Any, value: Any) -> float:
+    """Take a finite number, by a name that can be a metric's."""
     if not (isinstance(name, str) and TERM.fullmatch(name)):
         raise refused(component, f"{method} calls a number {name!r}; use letters, digits, '_' and '-'")
     if name in TAKEN:
         raise refused(
             component, f"{method} calls a number {name!r}, which means something else in a run's metrics"
         )
-    return name
-
-
-def _finite(component: Any, method: str, name: str, value: Any) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.floating)
-        or not math.isfinite(value)
-    ):
+    is_number = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
         raise refused(component, f"{method} returned {value!r} as {name!r}, which is no finite number")
     return float(value)
 

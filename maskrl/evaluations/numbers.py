@@ -28,7 +28,12 @@ def gather(kind: type[ImageEvaluation], rows: Sequence[Row]) -> Values:
 
 def means(values: Values) -> dict[str, Number]:
     """Average over images, with standard errors over prompts."""
-    return {name: _mean(list(by_prompt.values())) for name, by_prompt in values.items()}
+    found = {}
+    for name, by_prompt in values.items():
+        every = [value for of_prompt in by_prompt.values() for value in of_prompt]
+        error = standard_error(influences(list(by_prompt.values())))
+        found[name] = Number(sum(every) / len(every), error)
+    return found
 
 
 def numbers(evaluation: ImageEvaluation, rows: Sequence[Row]) -> dict[str, Number]:
@@ -53,11 +58,6 @@ def differences(
     old, new = gather(kind, before), gather(kind, after)
     names = [name for name in old if name in new]
     return answers.combine(kind, {name: _difference(old[name], new[name]) for name in names})
-
-
-def _mean(by_prompt: Sequence[Sequence[float]]) -> Number:
-    every = [value for values in by_prompt for value in values]
-    return Number(sum(every) / len(every), standard_error(influences(by_prompt)))
 
 
 def _difference(old: Mapping[str, list[float]], new: Mapping[str, list[float]]) -> Number:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from maskrl.errors import TrainingError
 from maskrl.geneval.metadata import TASKS
 from maskrl.geneval.scoring import Objects
-from maskrl.interfaces import Detection
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,12 @@ class Record:
 
 def details(objects: Objects) -> str:
     """Return selected detections as the official JSON text: class -> [x1, y1, x2, y2, score] of each."""
-    return json.dumps({name: [_row(found) for found in kept] for name, kept in objects.items()})
-
-
-def _row(found: Detection) -> list[float]:
-    return [float(value) for value in (*found.box, found.score)]
+    return json.dumps(
+        {
+            name: [[float(value) for value in (*found.box, found.score)] for found in kept]
+            for name, kept in objects.items()
+        }
+    )
 
 
 def check_tasks(tags: Collection[str]) -> None:

@@ -14,7 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gath
 from torch import Tensor, nn
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.interfaces import Evaluation, MaskedGenerator, RewardModel
+from maskrl.interfaces import MaskedGenerator, RewardModel
 
 T = TypeVar("T")
 BUCKET = 2**26  # gradients that travel together
@@ -132,14 +132,10 @@ class Placement:
         With ``offload`` the others stay in main memory.
         """
         generator.module.to(self.device).eval()
-        self._freeze(generator.frozen, offload)
-        self._freeze(reward.modules, offload)
+        self.place_frozen((*generator.frozen, *reward.modules), offload)
 
-    def place_judge(self, judge: Evaluation | RewardModel, offload: bool = False) -> None:
-        """Move the networks of a judge to the device, or with ``offload`` to main memory; they are never trained."""
-        self._freeze(judge.modules, offload)
-
-    def _freeze(self, modules: Sequence[nn.Module], offload: bool) -> None:
+    def place_frozen(self, modules: Sequence[nn.Module], offload: bool = False) -> None:
+        """Move networks that are never trained, a judge's say, to the device, or with ``offload`` to main memory."""
         for module in modules:
             module.to("cpu" if offload else self.device).eval().requires_grad_(False)
 

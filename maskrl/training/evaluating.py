@@ -128,7 +128,7 @@ def build_evaluation(
         PluginError: it does not import.
     """
     evaluation = section.build(taken_of(recipe))
-    placement.place_judge(evaluation)
+    placement.place_frozen(evaluation.modules)
     asked = prompts_of(label, section) if prompts is None else prompts
     steps = section.config.num_steps or num_steps
     return RunEvaluation(label, evaluation, section, asked, steps, sampling, noise_of(recipe), placement)

@@ -246,7 +246,7 @@ def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
 def _held_out(recipe: Recipe, placement: Placement, batch: int) -> HeldOutRewards:
     rewards = {label: chosen.build() for label, chosen in recipe.watch.rewards.items()}
     for label, reward in rewards.items():
-        placement.place_judge(reward, offload=recipe.training.offload)
+        placement.place_frozen(reward.modules, offload=recipe.training.offload)
         if recipe.training.offload:
             rewards[label] = OffloadedReward(reward, placement.device)
     return HeldOutRewards(rewards, recipe.watch.every, batch, placement)
