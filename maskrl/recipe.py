@@ -32,6 +32,7 @@ from maskrl.identity import chosen_in
 from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
 from maskrl.sections import (
     CheckpointConfig,
+    EmaConfig,
     HeldOutConfig,
     LoraConfig,
     PromptsConfig,
@@ -72,6 +73,7 @@ class Recipe(ComponentConfig):
     prompts: PromptsConfig
     training: TrainingConfig
     lora: LoraConfig | None = None
+    ema: EmaConfig | None = None
     eval: Evaluations = Field(default_factory=dict)
     watch: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -185,6 +185,19 @@ class LoraConfig(ComponentConfig):
     base_dtype: Literal["fp32", "bf16"] = "fp32"
 
 
+class EmaConfig(ComponentConfig):
+    """An average of the trained weights: after each update ``decay`` of it stays, and the rest is of the new weights.
+
+    With ``warmup`` less stays at the beginning: at most (1 + u) / (10 + u) after u updates. With ``evaluate`` the
+    average is what was trained: it is evaluated, shown in pictures, and saved as a checkpoint's generator. Without, the
+    weights themselves are, and the average lies beside them in the checkpoint.
+    """
+
+    decay: float = Field(ge=0, lt=1)
+    warmup: bool = True
+    evaluate: bool = True
+
+
 class HeldOutConfig(ComponentConfig):
     """Held-out rewards, by the names they have in the metrics: they score every ``every``-th update, and never teach.
 

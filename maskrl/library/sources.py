@@ -167,13 +167,16 @@ def build_sampler(recipe: Recipe, num_steps: int | None = None) -> Sampler:
     """
     from maskrl.grpo.config import resolve
     from maskrl.runtime.autocast import Autocast
+    from maskrl.runtime.checkpoint import EMA, PARAMETER
     from maskrl.runtime.lora import adapt_as_trained
     from maskrl.runtime.placement import Placement
 
     placement = Placement(recipe.training.device)
     generator = recipe.generator.build()
     if recipe.lora is not None and recipe.adapters is not None:
-        adapt_as_trained(generator, recipe.lora, recipe.seed, recipe.adapters)
+        is_averaged = recipe.ema is not None and recipe.ema.evaluate
+        whose = EMA if is_averaged else PARAMETER
+        adapt_as_trained(generator, recipe.lora, recipe.seed, recipe.adapters, whose)
     for module in (generator.module, *generator.frozen):
         module.to(placement.device).eval()
     num_steps = num_steps or recipe.grpo.steps(generator.spec)

@@ -111,17 +111,19 @@ class Trainer:
         return answers.score(setup.actor.reward, pixels, [Prompt(text) for text in images.prompts]).cpu()
 
     def sample(self, prompts: str, n: int = 1, **how: Any) -> Images:
-        """Paint with the weights as they are now: see :meth:`maskrl.library.model.Model.sample`."""
-        return self._painting().sample(prompts, n, **how)
+        """Paint with what has been trained so far: see :meth:`maskrl.library.model.Model.sample`."""
+        with self._built().shown():
+            return self._painting().sample(prompts, n, **how)
 
     def evaluate(self, name: str = "geneval", **settings: Any) -> Report:
-        """Evaluate the weights as they are now: see :meth:`maskrl.library.model.Model.evaluate`."""
+        """Evaluate what has been trained so far: see :meth:`maskrl.library.model.Model.evaluate`."""
         setup = self._built()
         generator, sampling = setup.learner.generator, setup.learner.algorithm.sampling
         known = next((one for one in setup.evaluations if one.label == name), None)
-        if known is not None and not settings:
-            return known.full(generator, silent)
-        return evaluate_generator(self.recipe, generator, setup.placement, sampling, name, settings)
+        with setup.shown():
+            if known is not None and not settings:
+                return known.full(generator, silent)
+            return evaluate_generator(self.recipe, generator, setup.placement, sampling, name, settings)
 
     def _built(self) -> Setup:
         if self._setup is None:

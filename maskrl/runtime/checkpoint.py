@@ -31,6 +31,7 @@ from maskrl.asking import asking
 from maskrl.errors import TrainingError
 from maskrl.interfaces import MaskedGenerator
 
+PARAMETER, EMA = "parameter", "ema"  # whose tensors they are: of training, and of the average of its weights
 TENSORS, STATE, MANIFEST, GENERATOR = "training.safetensors", "training.json", "manifest.json", "generator"
 
 

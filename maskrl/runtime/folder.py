@@ -34,7 +34,7 @@ FREE = (
         "training.max_seconds",
         "training.max_skipped",
     ),
-    *("checkpoint.", "tracking.", "watch."),
+    *("checkpoint.", "tracking.", "watch.", "ema.evaluate"),
 )
 
 OLD_PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"  # of runs that do not name it

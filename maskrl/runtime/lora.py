@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.interfaces import Condition, MaskedGenerator
-from maskrl.runtime.checkpoint import load
+from maskrl.runtime.checkpoint import PARAMETER, load
 from maskrl.runtime.wrapper import Wrapper
 from maskrl.sections import LoraConfig
 from maskrl.types import StepIndex
@@ -40,10 +40,13 @@ def adapt(generator: MaskedGenerator, config: LoraConfig, seed: int) -> None:
     adapt_network(generator.module, targets, config, seed)
 
 
-def adapt_as_trained(generator: MaskedGenerator, config: LoraConfig, seed: int, checkpoint: Path) -> None:
+def adapt_as_trained(
+    generator: MaskedGenerator, config: LoraConfig, seed: int, checkpoint: Path, whose: str = PARAMETER
+) -> None:
     """Adapt a generator as a run did, with what its adapters had learnt: to the last bit what was trained.
 
-    Merged into the weights, adapters are rounded, and in bf16 most of what they have learnt goes.
+    Merged into the weights, adapters are rounded, and in bf16 most of what they have learnt goes. ``whose`` tells the
+    adapters from their average.
 
     Raises:
         RecipeError: as :func:`adapt`.
@@ -53,7 +56,7 @@ def adapt_as_trained(generator: MaskedGenerator, config: LoraConfig, seed: int, 
     saved = load(checkpoint).tensors
     for name, parameter in generator.module.named_parameters():
         if parameter.requires_grad:
-            found = saved.get(f"parameter/{name}")
+            found = saved.get(f"{whose}/{name}")
             if found is None or found.shape != parameter.shape:
                 raise TrainingError(f"checkpoint {str(checkpoint)!r} has no adapter {name!r} of this recipe")
             parameter.data.copy_(found)

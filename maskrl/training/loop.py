@@ -131,7 +131,7 @@ class _Run:
             restore(checkpoint, self.setup.state, self.setup.learning_rate)
             self.screen.say(f"continuing from {checkpoint.folder}")
         if checkpoint is None and self.placement.is_main and not self._is_over():
-            checkpoints.try_saving(self.folder / "checkpoints", self.setup.learner.generator)
+            checkpoints.try_saving(self.folder / "checkpoints", self.setup.trained)
         if not self._is_over():
             of = self.recipe.training.updates
             self.screen.now(f"update {self.progress.update + 1} of {of} is under way")
@@ -198,9 +198,10 @@ class _Run:
 
     def _save(self) -> None:
         if self.placement.is_main:
-            tensors, state = capture(self.setup.state, self.progress)
             folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
-            checkpoints.save(folder, self.progress.update, self.setup.learner.generator, tensors, state, keep)
+            with self.setup.hidden():  # a signal may come while an average is evaluated
+                tensors, state = capture(self.setup.state, self.progress)
+                checkpoints.save(folder, self.progress.update, self.setup.trained, tensors, state, keep)
             note_saved(self.folder, self.progress.update)
         self.saved_at = self.progress.update
 
@@ -252,7 +253,8 @@ class _Run:
             self.screen.stage(f"evaluation {when}", done, total)
             self._leave_if_asked()
 
-        report = measure(self.setup.learner.generator, show)
+        with self.setup.shown():
+            report = measure(self.setup.learner.generator, show)
         self.screen.evaluated(one.label, when, report)
         return report
 
@@ -269,7 +271,8 @@ class _Run:
         sheets = self.setup.sheets
         if not sheets.prompts or not self.placement.is_main:
             return None
-        samples = sheets.paint(self.setup.learner.generator)
+        with self.setup.shown():
+            samples = sheets.paint(self.setup.learner.generator)
         path = self.folder / "samples" / f"{name}.png"
         save_samples(path, samples)
         self._show("samples", path)

@@ -131,6 +131,8 @@ def _memory(recipe: Recipe, cost: Cost, trained: int, reward_parameters: int) ->
         "gradients": 4.0 * trained,
         "optimizer": ADAM_BYTES[training.optimizer] * trained,
     }
+    if recipe.ema is not None:
+        parts["average"] = 4.0 * trained
     if recipe.grpo.kl_coef > 0 and lora is None:
         parts["reference"] = 4.0 * cost.parameters
     if not training.offload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +25,13 @@ from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import MaskedGenerator, RewardModel, TransitionProb
 from maskrl.recipe import Recipe
 from maskrl.runtime.autocast import Autocast
+from maskrl.runtime.checkpoint import EMA, PARAMETER
 from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import training_prompts
 from maskrl.sections import TrainingConfig
+from maskrl.training.averaging import Average, Averaged
 from maskrl.training.evaluating import RunEvaluation, build_evaluations
 from maskrl.training.held_out import HeldOutRewards
 from maskrl.training.pictures import SampleSheets, choose_prompts
@@ -55,6 +58,21 @@ class Setup:
     sheets: SampleSheets
     evaluations: Sequence[RunEvaluation]
     held_out: HeldOutRewards
+    average: Average | None
+
+    @property
+    def trained(self) -> MaskedGenerator:
+        """What has been trained, to be saved: with the average of its weights where that is what counts."""
+        generator = self.learner.generator
+        return generator if self.average is None else Averaged(generator, self.average)
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Put in place what has been trained, to be evaluated: the average of the weights, or they themselves."""
+        return nullcontext() if self.average is None else self.average.shown()
+
+    def hidden(self) -> AbstractContextManager[None]:
+        """Put the weights themselves in place, from which a run goes on."""
+        return nullcontext() if self.average is None else self.average.hidden()
 
 
 def set_up(recipe: Recipe) -> Setup:
@@ -104,10 +122,13 @@ def set_up(recipe: Recipe) -> Setup:
         max_grad_norm=training.max_grad_norm,
     )
     state: dict[str, HasState] = {
-        "parameter": Weights(generator),
+        PARAMETER: Weights(generator),
         "optimizer": Moments(generator, optimizer),
         "filter": History(actor.filter),
     }
+    average = None if recipe.ema is None else Average(generator, recipe.ema)
+    if average is not None:
+        state[EMA] = average
     evaluations = build_evaluations(recipe, num_steps, sampling, placement)
     sheets = _sheets(recipe, evaluations, prompts, num_steps, sampling)
     held_out = _held_out(recipe, placement, actor.portions.reward_batch)
@@ -115,7 +136,17 @@ def set_up(recipe: Recipe) -> Setup:
         with asking(judge):
             judge.check(tuple(prompts))  # theirs to look at, not to sort
     return Setup(
-        placement, actor, learner, state, share, prompts, learning_rate, sheets, evaluations, held_out
+        placement,
+        actor,
+        learner,
+        state,
+        share,
+        prompts,
+        learning_rate,
+        sheets,
+        evaluations,
+        held_out,
+        average,
     )
 
 

@@ -55,23 +55,32 @@ class Weights:
         """Return the parameters, by name."""
         return dict(self._parameters)
 
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Put the parameters back, to the last bit.
 
         Raises:
             TrainingError: they are those of another network.
         """
-        saved = {name: tensor.shape for name, tensor in state.items()}
-        built = {name: parameter.shape for name, parameter in self._parameters.items()}
-        different = sorted(name for name in saved | built if saved.get(name) != built.get(name))
-        if different:
-            raise TrainingError(
-                f"it does not fit the recipe's generator: {different[0]!r} is {saved.get(different[0])} there and"
-                f" {built.get(different[0])} here; was the base model changed?"
-            )
-        for name, parameter in self._parameters.items():
-            parameter.copy_(state[name])
+        copy_into(self._parameters, state)
+
+
+@torch.no_grad()
+def copy_into(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into those of the same names.
+
+    Raises:
+        TrainingError: they are those of another network.
+    """
+    saved = {name: tensor.shape for name, tensor in state.items()}
+    built = {name: tensor.shape for name, tensor in tensors.items()}
+    different = sorted(name for name in saved | built if saved.get(name) != built.get(name))
+    if different:
+        raise TrainingError(
+            f"it does not fit the recipe's generator: {different[0]!r} is {saved.get(different[0])} there and"
+            f" {built.get(different[0])} here; was the base model changed?"
+        )
+    for name, tensor in tensors.items():
+        tensor.copy_(state[name])
 
 
 class Moments:

@@ -19,4 +19,6 @@ def make_update(setup: Setup, update: int) -> dict[str, float]:
     first = setup.placement.rank * setup.share
     batch = collect(setup.actor, prompts[first : first + setup.share], update)
     held_out = setup.held_out.score_if_due(batch)  # may fail: before a weight moves
-    return {**batch.metrics, **learn(setup.learner, batch), **held_out}
+    learnt = learn(setup.learner, batch)
+    averaged = {} if setup.average is None else setup.average.update()
+    return {**batch.metrics, **learnt, **held_out, **averaged}
