@@ -32,6 +32,7 @@ from maskrl.identity import chosen_in
 from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
 from maskrl.sections import (
     CheckpointConfig,
+    EarlyStopConfig,
     EmaConfig,
     HeldOutConfig,
     LoraConfig,
@@ -76,6 +77,7 @@ class Recipe(ComponentConfig):
     ema: EmaConfig | None = None
     eval: Evaluations = Field(default_factory=dict)
     watch: HeldOutConfig = HeldOutConfig()
+    early_stop: EarlyStopConfig | None = None
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
     _adapters: Path | None = PrivateAttr(default=None)
@@ -98,6 +100,16 @@ class Recipe(ComponentConfig):
             raise ValueError(
                 f"training.prompts_per_update * grpo.group_size = {images:,} images an update; more than"
                 f" {MOST_IMAGES:,} are not kept until it is over: take fewer, and more updates"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stops_by_what_is_watched(self) -> Self:
+        if self.early_stop is not None and (name := self.early_stop.reward) not in self.watch.rewards:
+            hint = registry.nearest(name, self.watch.rewards)
+            raise ValueError(
+                f"early_stop.reward = {name!r}: no held-out reward is called that{hint}; name one of watch.rewards"
+                f" ({', '.join(self.watch.rewards) or 'there are none: watch.rewards.NAME = REWARD adds one'})"
             )
         return self
 

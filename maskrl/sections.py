@@ -208,6 +208,17 @@ class HeldOutConfig(ComponentConfig):
     rewards: dict[Label, Annotated[Chosen[RewardModel], *named("rewards")]] = Field(default_factory=dict)
 
 
+class EarlyStopConfig(ComponentConfig):
+    """Ends a run whose held-out ``reward``, one of ``[watch]``, has not risen in ``patience`` measurements.
+
+    A rise of at most ``min_delta`` over the best so far is none. The checkpoint of the best is kept beside the others.
+    """
+
+    reward: str
+    patience: int = Field(default=3, ge=1)
+    min_delta: float = Field(default=0.0, ge=0)
+
+
 class CheckpointConfig(ComponentConfig):
     """A checkpoint ``every`` so many updates, of which the newest ``keep`` stay."""
 

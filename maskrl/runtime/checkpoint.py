@@ -63,7 +63,7 @@ def save(
     state: Mapping[str, Any],
     keep: int,
 ) -> Path:
-    """Write a checkpoint, then remove all but the newest ``keep``.
+    """Write a checkpoint, then remove others, all but the newest ``keep`` - 1.
 
     Args:
         checkpoints: the run's folder for them.
@@ -95,7 +95,8 @@ def save(
     except (OSError, SafetensorError) as error:  # a full disk is either, by who noticed it
         reason = error.strerror if isinstance(error, OSError) else error
         raise TrainingError(f"cannot write the checkpoint {str(final)!r}: {reason}") from error
-    for old in listed(checkpoints)[:-keep]:
+    others = [other for other in listed(checkpoints) if other != final]
+    for old in others[: max(0, len(others) - (keep - 1))]:
         _remove(old)
     return final
 

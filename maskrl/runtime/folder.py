@@ -2,7 +2,7 @@
 
 It holds ``recipe.toml`` (every default filled in), ``run.json`` (what it read and where, at every start), ``plugins/``
 (the source of components from files, each beside the first digits of its sha256), ``metrics.jsonl``, ``samples/``,
-``checkpoints/``, ``eval/``.
+``checkpoints/``, ``best/``, ``eval/``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FREE = (
         "training.max_seconds",
         "training.max_skipped",
     ),
-    *("checkpoint.", "tracking.", "watch.", "ema.evaluate"),
+    *("checkpoint.", "tracking.", "watch.", "ema.evaluate", "early_stop.patience", "early_stop.min_delta"),
 )
 
 OLD_PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"  # of runs that do not name it

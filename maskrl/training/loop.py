@@ -35,9 +35,10 @@ from maskrl.training.opening import (
 )
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.result import TrainResult
+from maskrl.training.saving import save
 from maskrl.training.setup import Setup, set_up
 from maskrl.training.signals import Stop
-from maskrl.training.state import Progress, capture, read_progress, restore
+from maskrl.training.state import Progress, read_progress, restore
 from maskrl.training.tables import plain_console
 from maskrl.training.updating import make_update
 
@@ -148,12 +149,16 @@ class _Run:
         self.screen.finish()
         for one in self.setup.evaluations:
             self.screen.changed(one.label, type(one.evaluation), before[one.label], after[one.label])
+        if self.setup.early_stop is not None:
+            self.screen.say(self.setup.early_stop.verdict(self.folder / "best"))
         if picture is not None:
             self.screen.say(f"before and after: {picture}")
         return TrainResult(before, after, picture, self.folder, self.progress.update, self.placement.is_main)
 
     def _is_over(self) -> bool:
-        return self.progress.update >= self.recipe.training.updates or self._budget() <= 0
+        stop = self.setup.early_stop
+        is_done = self.progress.update >= self.recipe.training.updates or self._budget() <= 0
+        return is_done or (stop is not None and stop.is_over)
 
     def _budget(self) -> float:
         """Seconds that updates may still take."""
@@ -173,6 +178,9 @@ class _Run:
         self._row("update", metrics)
         self.screen.update(self.progress.update, metrics, self._budget())
         self._heed(metrics)
+        stop = self.setup.early_stop
+        if stop is not None and stop.note(self.progress.update, metrics) and self.placement.is_main:
+            save(self.setup, self.progress, self.folder / "best", keep=1)
 
     def _heed(self, metrics: Mapping[str, float]) -> None:
         """Say so where updates teach nothing, and end the run if the recipe wants that."""
@@ -198,10 +206,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.placement.is_main:
-            folder, keep = self.folder / "checkpoints", self.recipe.checkpoint.keep
-            with self.setup.hidden():  # a signal may come while an average is evaluated
-                tensors, state = capture(self.setup.state, self.progress)
-                checkpoints.save(folder, self.progress.update, self.setup.trained, tensors, state, keep)
+            save(self.setup, self.progress, self.folder / "checkpoints", self.recipe.checkpoint.keep)
             note_saved(self.folder, self.progress.update)
         self.saved_at = self.progress.update
 

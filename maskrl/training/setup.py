@@ -32,6 +32,7 @@ from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import training_prompts
 from maskrl.sections import TrainingConfig
 from maskrl.training.averaging import Average, Averaged
+from maskrl.training.early_stop import EarlyStop
 from maskrl.training.evaluating import RunEvaluation, build_evaluations
 from maskrl.training.held_out import HeldOutRewards
 from maskrl.training.pictures import SampleSheets, choose_prompts
@@ -59,6 +60,7 @@ class Setup:
     evaluations: Sequence[RunEvaluation]
     held_out: HeldOutRewards
     average: Average | None
+    early_stop: EarlyStop | None
 
     @property
     def trained(self) -> MaskedGenerator:
@@ -129,6 +131,9 @@ def set_up(recipe: Recipe) -> Setup:
     average = None if recipe.ema is None else Average(generator, recipe.ema)
     if average is not None:
         state[EMA] = average
+    early_stop = None if recipe.early_stop is None else EarlyStop(recipe.early_stop)
+    if early_stop is not None:
+        state["early_stop"] = early_stop
     evaluations = build_evaluations(recipe, num_steps, sampling, placement)
     sheets = _sheets(recipe, evaluations, prompts, num_steps, sampling)
     held_out = _held_out(recipe, placement, actor.portions.reward_batch)
@@ -136,17 +141,8 @@ def set_up(recipe: Recipe) -> Setup:
         with asking(judge):
             judge.check(tuple(prompts))  # theirs to look at, not to sort
     return Setup(
-        placement,
-        actor,
-        learner,
-        state,
-        share,
-        prompts,
-        learning_rate,
-        sheets,
-        evaluations,
-        held_out,
-        average,
+        *(placement, actor, learner, state, share, prompts, learning_rate, sheets, evaluations, held_out),
+        *(average, early_stop),
     )
 
 
