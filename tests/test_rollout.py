@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,6 +59,12 @@ def test_threshold_and_entropy_are_those_of_the_behaviour_policy():
             assert step.threshold[b].item() == pytest.approx(chosen_BN[b][step.revealed[b]].min().item())
             entropy = -(p_BNV[b] * p_BNV[b].log()).sum(-1)[step.masked[b]].mean()
             assert record.entropy[b, t].item() == pytest.approx(entropy.item())
+
+
+def test_the_entropy_is_exact_where_codes_have_no_probability():
+    logits = torch.tensor([[0.0, 0.0, -torch.inf, -2000.0], [0.0, -torch.inf, -torch.inf, -torch.inf]])
+    made = unmask(logits, torch.full((1, 2), 99), torch.rand(1, 2, 2), Rule(1, 1.0), mask_id=99)
+    assert made.entropy.tolist() == pytest.approx([math.log(2) / 2])  # two of four, and one of four
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import rowwise
 from transformers import PhiConfig, PreTrainedTokenizerFast
 
@@ -240,6 +241,34 @@ def test_wanted_positions_are_rows_of_the_whole(generator):
         assert whole.shape == (2, 9, 8)
         packed = generator.logits(tokens, condition, step, rowwise(guidance, 2), positions=wanted)
         assert torch.allclose(packed, whole[wanted], atol=1e-5)
+
+
+def test_texts_of_one_length_are_attended_to_together_and_the_rows_come_back_in_order(generator):
+    texts = ("a", "b c", "d", "c b", "")
+    condition, rows = generator.encode([Prompt(text) for text in texts]), torch.tensor([2, 1, 0, 3, 4, 2, 0])
+    tokens = torch.randint(0, 9, (7, 9), generator=torch.Generator().manual_seed(0))
+    step = StepIndex(torch.zeros(7, dtype=torch.long), 4)
+    prefilled, chosen = generator.prefill(condition), []
+    with torch.no_grad(), Attentions() as attentions:
+        together = generator.logits(tokens, prefilled.select(rows), step, rowwise(0.0, 7))
+    assert attentions.rows == [2, 4, 1] * 2  # b c and c b; a and d; nothing: in each of two layers
+    for row in range(7):
+        alone = prefilled.select(rows[row : row + 1])
+        chosen.append(generator.logits(tokens[row : row + 1], alone, step, rowwise(0.0, 1)))
+    assert torch.allclose(together, torch.cat(chosen), atol=1e-6)
+
+
+class Attentions(TorchDispatchMode):
+    """How many rows each call of attention has."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "scaled_dot_product" in str(func):
+            self.rows.append(len(args[0]))
+        return func(*args, **(kwargs or {}))
 
 
 def test_guidance_moves_away_from_the_empty_text(generator):

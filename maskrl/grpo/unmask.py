@@ -17,6 +17,8 @@ PORTION = (
     2**23
 )  # logits sampled from at a time, 24 bytes each: smaller tensors than 32 MiB stay with malloc, in pieces
 
+NOTHING = -1000.0  # nats: e to this is 0 in every precision
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -120,15 +122,19 @@ def _propose(log_p: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Propose a code per position: Float [M, V], Float [M] -> it, its log p, and the entropy of p, each [M]."""
     p_MV = log_p.exp()
     proposal_M = _inverse_cdf(p_MV, uniform)
-    return proposal_M, pick(log_p, proposal_M), torch.special.entr(p_MV).sum(dim=-1)
+    entropy_M = -(p_MV * log_p.clamp(min=NOTHING)).sum(dim=-1)  # p log p is 0 where p is
+    return proposal_M, pick(log_p, proposal_M), entropy_M
 
 
 def _remaskable(
     log_p: Tensor, threshold: Tensor, ties_lose: Tensor, record_sets: bool
 ) -> tuple[Tensor, Tensor]:
     """Tell where any code would have been remasked, Bool [M], and which, packed: uint8 [M, W], W = 0 if not wanted."""
-    possible_MV = remaskable(log_p, threshold, ties_lose)
-    return possible_MV.any(dim=-1), pack_bits(possible_MV) if record_sets else possible_MV[:, :0].byte()
+    possible_M = remaskable(log_p.amin(dim=-1, keepdim=True), threshold, ties_lose)[
+        :, 0
+    ]  # if any, the least likely
+    none_MV = log_p.new_zeros(len(log_p), 0, dtype=torch.uint8)
+    return possible_M, pack_bits(remaskable(log_p, threshold, ties_lose)) if record_sets else none_MV
 
 
 def _inverse_cdf(p: Tensor, uniform: Tensor) -> Tensor:

@@ -145,8 +145,13 @@ class Showo(MaskedGenerator):
         return guided(conditional, unconditional, guidance, positions)
 
     def _predict(self, tokens: Tensor, condition: ShowoCondition, positions: Tensor | None) -> Tensor:
-        """Predict codes without guidance; the rows of one text are run side by side."""
-        used, text_B, groups = condition.rows.unique(return_inverse=True, return_counts=True)
+        """Predict codes without guidance; the rows of one text are run side by side, and texts of one length."""
+        rank_U = torch.tensor([-len(text) for text in condition.texts]).argsort(
+            stable=True
+        )  # the longest first
+        place_B = rank_U.argsort()[condition.rows]
+        ranks, text_B, groups = place_B.unique(return_inverse=True, return_counts=True)
+        used = rank_U[ranks]
         order = text_B.argsort(stable=True).to(tokens.device)
         texts = [condition.texts[u] for u in used]
         start = self._prompting.length

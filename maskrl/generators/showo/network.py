@@ -2,16 +2,16 @@
 
 The text attends to the text before it and never to the image; the image attends to everything. So the keys and
 values of a text do not depend on any image: they are computed once per text, without padding, and shared by all images
-and steps. Among the images of one text every query then sees every key, and attention needs no mask.
+and steps. Among the images whose texts are of one length every query then sees every key, and attention needs no mask.
 
 Source: Xie et al. 2024 (arXiv 2408.12528), section 3.2; the modules and their keys are those of ``PhiForCausalLM``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 from typing import Any, Self
 
 import torch
@@ -37,15 +37,23 @@ class KVCache:
     layers: tuple[KeysValues, ...]
     lengths: tuple[int, ...]
 
-    def of(self, layer: int, text: int) -> KeysValues:
-        """Return keys and values of one text, Float [1, heads, length, head_dim]."""
-        keys, values = (part[text : text + 1, :, : self.lengths[text]] for part in self.layers[layer])
+    def of(self, layer: int, run: Run) -> KeysValues:
+        """Return keys and values of the texts of some rows, a copy for each: Float [b, heads, length, head_dim]."""
+        keys, values = (part[:, :, : run.length][run.texts] for part in self.layers[layer])
         return keys, values
 
     def select(self, texts: Tensor) -> KVCache:
         """Pick some of the texts: Long [K] in [0, U)."""
         layers = tuple((keys[texts], values[texts]) for keys, values in self.layers)
         return KVCache(layers, tuple(self.lengths[text] for text in texts))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows side by side whose texts have one length; ``texts``: which text each has, Long [b]."""
+
+    length: int
+    texts: Tensor
 
 
 class ShowoNetwork(nn.Module):
@@ -96,7 +104,7 @@ class ShowoNetwork(nn.Module):
 
             def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 layers.append((k, v))
-                return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                return _attention(q, k, v, is_causal=True)
 
             x = self._layer(layer, x, rotation, attend)
         return KVCache(tuple(layers), tuple(len(text) for text in texts))
@@ -106,22 +114,21 @@ class ShowoNetwork(nn.Module):
 
         Args:
             ids: row by row, those of one text side by side.
-            groups: how many rows belong to each text of ``memory``; they add up to B.
+            groups: how many rows belong to each text of ``memory``; they add up to B. It is fastest where texts of one
+                length are side by side.
             memory: of the texts, under the weights as they are.
             start: the position of the first id.
         """
         rotation = self._rotation(torch.arange(start, start + ids.shape[1], device=ids.device)[None])
-        bounds = [sum(groups[:i]) for i in range(len(groups) + 1)]
+        runs = [run for run in _runs(groups, memory.lengths, ids.device) if len(run.texts)]
+        sizes = [len(run.texts) for run in runs]
         x = self.showo.model.embed_tokens(ids)
         for index, layer in enumerate(self.showo.model.layers):
 
             def attend(q: Tensor, k: Tensor, v: Tensor, index: int = index) -> Tensor:
-                seen = [
-                    _see(q[a:b], k[a:b], v[a:b], memory.of(index, text))
-                    for text, (a, b) in enumerate(pairwise(bounds))
-                    if a < b
-                ]
-                return torch.cat(seen)
+                parts = zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
+                seen = [_see(q_b, k_b, v_b, memory.of(index, run)) for run, q_b, k_b, v_b in parts]
+                return seen[0] if len(seen) == 1 else torch.cat(seen)
 
             if self._checkpointing and torch.is_grad_enabled():
                 x = checkpoint(
@@ -143,50 +150,65 @@ class ShowoNetwork(nn.Module):
         return self._after(layer, x, normed, attend(q, k, v))
 
     def _rotation(self, positions: Tensor) -> KeysValues:
-        """Long [B, L] -> cosines and sines of the rotary embedding, Float [B, 1, L, rotated dims]."""
+        """Long [B, L] -> cosines and sines of the rotary embedding, Float [B, L, 1, rotated dims]."""
         weight = self.showo.model.embed_tokens.weight
         cos, sin = self.showo.model.rotary_emb(weight, positions)
-        return cos[:, None], sin[:, None]
+        return cos[:, :, None], sin[:, :, None]
 
 
 def _before_attention(layer: Any, x: Tensor, rotation: KeysValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Float [B, L, D] -> normalised x, and queries, keys, values Float [B, heads, L, head_dim]."""
+    """Float [B, L, D] -> normalised x, and queries, keys, values Float [B, heads, L, head_dim].
+
+    Norms and angles come before the dims change places: so nothing is copied.
+    """
     attention, normed = layer.self_attn, layer.input_layernorm(x)
     q, k, v = (
-        project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        project(normed).unflatten(-1, (-1, attention.head_dim))
         for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     q, k = (  # to the values' dtype: under autocast norms and angles are in fp32, attention is not
         _rotate(norm(part), *rotation).to(v.dtype)
         for norm, part in ((attention.q_layernorm, q), (attention.k_layernorm, k))
     )
-    return normed, q, k, v
+    return normed, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
 def _after_attention(layer: Any, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
-    """Add to ``x`` what attention found, Float [B, heads, L, head_dim], and what the MLP makes of ``normed`` beside it.
+    """Add to ``x`` what attention found, Float [..., D], and what the MLP makes of ``normed`` beside it.
 
-    Phi runs the two side by side: the MLP does not see what attention found. -> Float [B, L, D].
+    Phi runs the two side by side: the MLP does not see what attention found. -> Float [..., D].
     """
-    out: Tensor = x + layer.self_attn.dense(attended.transpose(1, 2).flatten(2)) + layer.mlp(normed)
+    out: Tensor = x + layer.self_attn.dense(attended) + layer.mlp(normed)
     return out
 
 
-def _see(q: Tensor, k: Tensor, v: Tensor, text: KeysValues) -> Tensor:
-    """Attend to a text and to all of oneself: q, k, v Float [b, heads, L, head_dim], the text's for one row."""
+def _runs(groups: Sequence[int], lengths: Sequence[int], device: torch.device) -> Iterator[Run]:
+    """Divide rows, so many of each text, where the length of the texts changes."""
+    for length, same in groupby(range(len(groups)), key=lambda text: lengths[text]):
+        texts = [text for text in same for _ in range(groups[text])]
+        yield Run(length, torch.tensor(texts, dtype=torch.long, device=device))
+
+
+def _see(q: Tensor, k: Tensor, v: Tensor, texts: KeysValues) -> Tensor:
+    """Attend to a text and to all of oneself: q, k, v Float [b, heads, L, head_dim], the texts as many -> [b, L, D]."""
     keys, values = (
-        torch.cat([part.expand(len(q), -1, -1, -1), own], dim=2)
-        for part, own in zip(text, (k, v), strict=True)
+        torch.cat([text.transpose(1, 2), own.transpose(1, 2)], dim=1).transpose(1, 2)  # as own lies in memory
+        for text, own in zip(texts, (k, v), strict=True)
     )
-    return F.scaled_dot_product_attention(q, keys, values)
+    return _attention(q, keys, values)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
+    """Attend: Float [B, heads, L, head_dim] each -> Float [B, L, D]."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal).transpose(1, 2).flatten(2)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the first dims of every head by the angles of its position; the others stay."""
-    turned, kept = x.split((cos.shape[-1], x.shape[-1] - cos.shape[-1]), dim=-1)
-    first, second = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat([-second, first], dim=-1) * sin
-    return torch.cat([turned, kept], dim=-1)
+    half = cos.shape[-1] // 2  # the two halves of cosines and sines are the same
+    cos, sin = cos[..., :half], sin[..., :half]
+    first, second, kept = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin, kept], dim=-1)
 
 
 def phi_config(published: PhiConfig, vocabulary: Vocabulary) -> PhiConfig:
