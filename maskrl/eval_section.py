@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo
 
 from maskrl.component import TYPED, Chosen, ComponentConfig, Label, at_most, choose_section, validate
 from maskrl.errors import PluginError
+from maskrl.grpo.config import Sampling
 from maskrl.interfaces import Evaluation
 from maskrl.sections import STEPS, Source
 
@@ -22,8 +23,9 @@ class EvalConfig(ComponentConfig):
 
     ``prompts``: a file or a prompt set (None: the evaluation's own). ``images_per_prompt`` None: as the evaluation has
     it, else 4. ``every`` counts updates, 0 evaluates before and after only; in between the first ``subset`` prompts of
-    each of the evaluation's tasks are used. ``num_steps`` None: as in ``[grpo]``. ``batch``: images at a time. Guidance
-    is ``sampling.guidance_eval``.
+    each of the evaluation's tasks are used. ``num_steps`` None: as in ``[grpo]``. ``batch``: images at a time.
+    ``guidance`` None: ``sampling.guidance_eval``; several sections may make one evaluation, each at a guidance of its
+    own.
     """
 
     prompts: Source | None = None
@@ -34,6 +36,7 @@ class EvalConfig(ComponentConfig):
     subset: int = Field(default=8, ge=1)
     num_steps: Annotated[int, STEPS] | None = Field(default=None, ge=1)
     batch: int = Field(default=64, ge=1)
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class EvalSection:
     def images_per_prompt(self) -> int:
         """How many images of each prompt; imports the evaluation where the section does not say."""
         return self.config.images_per_prompt or self.evaluation.component.images_per_prompt or USUAL_IMAGES
+
+    def painted_as(self, sampling: Sampling) -> Sampling:
+        """Return how images are drawn for it: with its own guidance, where it says one."""
+        own = self.config.guidance
+        return sampling if own is None else replace(sampling, guidance_eval=own)
 
     def settings(self) -> dict[str, Any]:
         """Return the section, as :meth:`Chosen.settings` does."""

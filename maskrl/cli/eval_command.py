@@ -35,6 +35,7 @@ _PAINTING = (
     "prompts",
     "images_per_prompt",
     "num_steps",
+    "guidance",
     "every",
     "subset",
 )  # keys that say what is painted, and when

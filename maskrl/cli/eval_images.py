@@ -140,7 +140,7 @@ def painted(
                 folder / "images",
                 sampler.generator,
                 prompts,
-                sampling=sampler.sampling,
+                sampling=section.painted_as(sampler.sampling),
                 num_steps=sampler.num_steps,
                 images_per_prompt=number,
                 stream=noise_of(recipe),

@@ -63,6 +63,6 @@ class Options:
             *override(f"eval.{label}.prompts", prompts),
             *override(f"eval.{label}.images_per_prompt", self.images_per_prompt),
             *override(f"eval.{label}.num_steps", self.steps),
-            *override("sampling.guidance_eval", self.guidance),
+            *override(f"eval.{label}.guidance", self.guidance),
             *override("training.device", self.device),
         ]

@@ -7,7 +7,7 @@ prompts differ in is left out. It takes the rows beside the numbers, and the eva
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +65,15 @@ def compare_files(first: Path, second: Path) -> Comparison:
     return Comparison(before.result, after.result, lines, published, kind is not None)
 
 
-def compare(kind: type[Evaluation], before: Report, after: Report) -> list[Line]:
+def compare(
+    kind: type[Evaluation], before: Report, after: Report, apart_from: Collection[str] = ()
+) -> list[Line]:
     """Compare two reports of one evaluation, prompt by prompt.
 
     Raises:
-        RecipeError: they differ in more than the generator.
+        RecipeError: they differ in more than the generator and the settings in ``apart_from``.
     """
-    results.check_comparable(before.result, after.result)
+    results.check_comparable(before.result, after.result, apart_from)
     return _lines(before, after, _differences(kind, before, after))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -234,8 +234,8 @@ def _with_nan(number: Mapping[str, Any]) -> dict[str, Any]:
     return {**number, "se": math.nan if number.get("se") is None else number["se"]}
 
 
-def check_comparable(first: Result, second: Result) -> None:
-    """Refuse to compare what was not measured alike.
+def check_comparable(first: Result, second: Result, apart_from: Collection[str] = ()) -> None:
+    """Refuse to compare what was not measured alike; the settings in ``apart_from`` may differ.
 
     Raises:
         RecipeError: evaluation, label or settings differ; the message names what.
@@ -245,6 +245,6 @@ def check_comparable(first: Result, second: Result) -> None:
             f"{first.evaluation!r} and {second.evaluation!r} are different evaluations: nothing to compare"
         )
     different = [] if first.label == second.label else [f"label ({first.label!r} and {second.label!r})"]
-    different += differing(first.settings, second.settings)
+    different += [key for key in differing(first.settings, second.settings) if key not in apart_from]
     if different:
         raise RecipeError(f"these results cannot be compared: they differ in {', '.join(different)}")

@@ -188,7 +188,14 @@ def _different(run: Path, recipe: Recipe, by_contents: bool) -> dict[str, tuple[
     }
 
 
-_OF_EVAL = ("images_per_prompt", "num_steps", "every", "subset", "batch")  # keys that are no contents
+_OF_EVAL = (
+    "images_per_prompt",
+    "num_steps",
+    "guidance",
+    "every",
+    "subset",
+    "batch",
+)  # keys that are no contents
 
 
 def _is_told_by_contents(key: str) -> bool:

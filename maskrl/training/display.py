@@ -18,6 +18,7 @@ from maskrl.evals.comparison import Line, compare
 from maskrl.evals.results import Report
 from maskrl.interfaces import Evaluation, Number
 from maskrl.registry import short_name
+from maskrl.training.best_guidance import Best
 from maskrl.training.tables import print_table
 
 LINE_EVERY = 10.0  # seconds between plain lines
@@ -106,6 +107,14 @@ class Display:
             verb = "fell" if line.difference.mean < 0 else "rose"
             size = Number(abs(line.difference.mean), line.difference.se)
             self.say(f"{line.name} {verb} by {written(size)}")
+
+    def best(self, best: Best) -> None:
+        """Say what base and trained model come to, each at its best guidance."""
+        self.say(
+            f"{best.label}: base at its best guidance ({best.guidance_before:g}): {written(best.before)}, trained at"
+            f" its best ({best.guidance_after:g}): {written(best.after)},"
+            f" difference {written(best.difference, sign=True)}"
+        )
 
     def _is_time(self, always: bool) -> bool:
         """Tell whether a plain line is due."""

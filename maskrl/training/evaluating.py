@@ -131,7 +131,8 @@ def build_evaluation(
     placement.place_frozen(evaluation.modules)
     asked = prompts_of(label, section) if prompts is None else prompts
     steps = section.config.num_steps or num_steps
-    return RunEvaluation(label, evaluation, section, asked, steps, sampling, noise_of(recipe), placement)
+    drawn = section.painted_as(sampling)
+    return RunEvaluation(label, evaluation, section, asked, steps, drawn, noise_of(recipe), placement)
 
 
 def contents_of(evaluation: Evaluation, prompts: Sequence[Prompt]) -> dict[str, Any]:

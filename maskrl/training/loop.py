@@ -20,6 +20,7 @@ from maskrl.recipe import Recipe
 from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime.folder import begin, check_folder, check_updates, default_folder, note_saved
 from maskrl.runtime.metrics import MetricsLog, last_update
+from maskrl.training.best_guidance import best_of
 from maskrl.training.display import Display
 from maskrl.training.evaluating import RunEvaluation, row_of
 from maskrl.training.failing import memory, rescuing
@@ -149,6 +150,8 @@ class _Run:
         self.screen.finish()
         for one in self.setup.evaluations:
             self.screen.changed(one.label, type(one.evaluation), before[one.label], after[one.label])
+        for best in best_of(self.setup.kinds, before, after):
+            self.screen.best(best)
         if self.setup.early_stop is not None:
             self.screen.say(self.setup.early_stop.verdict(self.folder / "best"))
         if picture is not None:

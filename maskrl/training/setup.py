@@ -22,7 +22,7 @@ from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.policy import check_score
 from maskrl.grpo.schedule import unmask_counts
-from maskrl.interfaces import MaskedGenerator, RewardModel, TransitionProb
+from maskrl.interfaces import Evaluation, MaskedGenerator, RewardModel, TransitionProb
 from maskrl.recipe import Recipe
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.checkpoint import EMA, PARAMETER
@@ -61,6 +61,11 @@ class Setup:
     held_out: HeldOutRewards
     average: Average | None
     early_stop: EarlyStop | None
+
+    @property
+    def kinds(self) -> dict[str, type[Evaluation]]:
+        """The classes of its evaluations, by the labels of their sections."""
+        return {one.label: type(one.evaluation) for one in self.evaluations}
 
     @property
     def trained(self) -> MaskedGenerator:

@@ -30,7 +30,8 @@ class Work:
         self._steps: list[int] = steps.tolist()
         self.branches = 2 if self._sampling.guidance_train else 1
         self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
-        self.branches_in_evaluation = 2 if self._sampling.guidance_eval else 1
+        at_most = max(map(self._branches, recipe.eval.values()), default=1)
+        self.branches_in_evaluation = max(at_most, 2 if self._sampling.guidance_eval else 1)  # of pictures
         self.pairs = images * len(self._steps)
 
     def rollout(self) -> float:
@@ -60,9 +61,13 @@ class Work:
             number = self._evaluated(label, section)
             num_steps = section.config.num_steps or self.recipe.grpo.steps(self.cost.spec)
             masked = self._masked_at(num_steps, self._sampling)
-            painted = self.branches_in_evaluation * sum(map(self._step, masked)) + self.cost.decode_flops
+            painted = self._branches(section) * sum(map(self._step, masked)) + self.cost.decode_flops
             images, flops = images + number, flops + number * painted
         return images, flops
+
+    def _branches(self, section: EvalSection) -> int:
+        """Forward passes of an image at a step of an evaluation."""
+        return 2 if section.painted_as(self._sampling).guidance_eval else 1
 
     def _evaluated(self, label: str, section: EvalSection) -> int:
         """Images of one evaluation of a run: of the whole before and after, of fewer in between."""
