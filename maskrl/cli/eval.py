@@ -98,7 +98,7 @@ def compare(
     from rich.table import Table
 
     from maskrl.evals.comparison import compare_files
-    from maskrl.training.display import written
+    from maskrl.evaluations.numbers import written
     from maskrl.training.tables import print_table
 
     found = compare_files(first, second)

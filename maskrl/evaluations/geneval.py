@@ -6,7 +6,6 @@ settings in every result name both, and the label says what the detector makes o
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from maskrl.asking import asking
 from maskrl.component import Chosen, ComponentConfig, named
+from maskrl.evaluations.numbers import average
 from maskrl.geneval import answers
 from maskrl.geneval.metadata import TASKS, check_prompts, metadata_line, read_metadata
 from maskrl.geneval.official_prompts import OFFICIAL_IMAGES, label
@@ -87,9 +87,7 @@ class GenEvalBenchmark(ImageEvaluation):
     @classmethod
     def combine(cls, means: Mapping[str, Number]) -> dict[str, Number]:
         """Average the six tasks, unweighted: the headline."""
-        mean = sum(means[task].mean for task in TASKS) / len(TASKS)
-        error = math.sqrt(sum(means[task].se ** 2 for task in TASKS)) / len(TASKS)
-        return {"overall": Number(mean, error), **{task: means[task] for task in TASKS}}
+        return {"overall": average([means[task] for task in TASKS]), **{task: means[task] for task in TASKS}}
 
     def others(self, rows: Sequence[Row]) -> dict[str, float]:
         """Return the shares of right images and of prompts with any; ``metadata`` tells prompts apart, officially."""

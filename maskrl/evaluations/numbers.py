@@ -47,6 +47,18 @@ def numbers(evaluation: ImageEvaluation, rows: Sequence[Row]) -> dict[str, Numbe
     return {**found, **{name: Number(value, math.nan) for name, value in others.items()}}
 
 
+def average(numbers: Sequence[Number]) -> Number:
+    """Average independent numbers, unweighted."""
+    mean = sum(number.mean for number in numbers) / len(numbers)
+    return Number(mean, math.sqrt(sum(number.se**2 for number in numbers)) / len(numbers))
+
+
+def written(number: Number, sign: bool = False) -> str:
+    """Write a number with its standard error, if it has one: ``0.354 ± 0.014``."""
+    mean = f"{number.mean:+.3f}" if sign else f"{number.mean:.3f}"
+    return mean if math.isnan(number.se) else f"{mean} ± {number.se:.3f}"
+
+
 def differences(
     kind: type[ImageEvaluation], before: Sequence[Row], after: Sequence[Row]
 ) -> dict[str, Number]:

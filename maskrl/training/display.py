@@ -16,6 +16,7 @@ from rich.table import Table
 
 from maskrl.evals.comparison import Line, compare
 from maskrl.evals.results import Report
+from maskrl.evaluations.numbers import written
 from maskrl.interfaces import Evaluation, Number
 from maskrl.registry import short_name
 from maskrl.training.best_guidance import Best
@@ -253,9 +254,3 @@ def duration(seconds: float) -> str:
 
 def _cells(line: Line) -> tuple[str, ...]:
     return line.name, written(line.first), written(line.second), written(line.difference, sign=True)
-
-
-def written(number: Number, sign: bool = False) -> str:
-    """Write a number with its standard error, if it has one: ``0.354 ± 0.014``."""
-    mean = f"{number.mean:+.3f}" if sign else f"{number.mean:.3f}"
-    return mean if math.isnan(number.se) else f"{mean} ± {number.se:.3f}"
