@@ -95,7 +95,8 @@ def test_no_guidance_is_none_at_every_step(rule):
 @pytest.mark.parametrize("key", TABLES)
 def test_names_are_those_of_the_table(key):
     for name in TABLES[key]:
-        assert getattr(resolve(SamplingConfig(**{key: name}), toy().spec), key) == name
+        spec = replace(toy().spec, grid=(2, 3))
+        assert getattr(resolve(SamplingConfig(**{key: name}), spec), key) == name
     near = next(iter(TABLES[key]))[:-1]
     with pytest.raises(ValidationError) as error:
         SamplingConfig(**{key: near})
@@ -153,7 +154,15 @@ def test_a_generators_defaults_are_taken_and_overridden():
 
 
 def test_a_new_entry_in_a_table_is_a_policy(monkeypatch):
-    monkeypatch.setitem(positions.POSITION_POLICIES, "random", lambda score, noise, tau: noise)
+    monkeypatch.setitem(
+        positions.POSITION_POLICIES, "backwards", lambda candidates, tau: candidates.places.float()
+    )
+    halves = toy_halves(transition=PTheta2(PTheta2.Config()), sampling={"position_policy": "backwards"})
+    rank = collect(halves.actor, PROMPTS, 0).trajectory.reveal_rank
+    assert (rank[:, 0, -1] == 0).all()
+
+
+def test_a_random_order_is_that_of_the_noise():
     halves = toy_halves(transition=PTheta2(PTheta2.Config()), sampling={"position_policy": "random"})
     trajectory = collect(halves.actor, PROMPTS, 0).trajectory
     streams = [Stream(0).child("rollout", 0, 0, i // 3, i % 3) for i in range(12)]

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from maskrl.asking import refused
 from maskrl.component import Component, ComponentConfig, at_most
+from maskrl.errors import RecipeError
 from maskrl.grpo.guidance import GUIDANCE_RULES
 from maskrl.grpo.objective import KL
 from maskrl.grpo.positions import POSITION_POLICIES, SCORES
@@ -79,9 +80,9 @@ class SamplingConfig(ComponentConfig):
 
     Names are those of the tables in ``maskrl/grpo``: ``schedule`` says how many positions a step reveals,
     ``position_policy`` which: by default the most confident, by their ``score`` with Gumbel noise, whose temperature
-    goes by ``temperature_rule`` from ``tau_init``. Logits of proposals are divided by ``value_temperature``, which goes
-    by ``value_temperature_rule``; a step's guidance follows from ``guidance_train`` or ``guidance_eval`` by
-    ``guidance_rule``.
+    goes by ``temperature_rule`` from ``tau_init`` (0: no noise). Logits of proposals are divided by
+    ``value_temperature``, which goes by ``value_temperature_rule``; a step's guidance follows from ``guidance_train``
+    or ``guidance_eval`` by ``guidance_rule``.
     """
 
     schedule: Annotated[str | None, name_of(SCHEDULES, "schedule")] = None
@@ -138,6 +139,7 @@ def resolve(
 
     Raises:
         PluginError: the generator's defaults name what is in no table, or it takes one weight of guidance for all rows.
+        RecipeError: an order by place, where an image has no rows and columns.
     """
     _check_guidance(generator)
     if 0 <= spec.mask_id < spec.num_codes:
@@ -150,6 +152,11 @@ def resolve(
         raise refused(generator or MaskedGenerator, f"spec.sampler: {said}") from error
     given = {name: value for name, value in config.model_dump().items() if value is not None}
     wanted = {**published, **given}
+    if wanted["position_policy"] == "halton" and spec.grid is None:
+        raise RecipeError(
+            'sampling.position_policy = "halton" spreads over rows and columns, and the tokens of this generator have'
+            ' none (spec.grid = None); choose "random"'
+        )
     return Sampling(**{field.name: wanted[field.name] for field in fields(Sampling)})
 
 

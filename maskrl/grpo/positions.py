@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from maskrl.grpo import answers
+from maskrl.grpo.halton import halton_order
 from maskrl.interfaces import MaskedGenerator
 from maskrl.types import StepIndex
 
@@ -28,21 +30,64 @@ def own(
     return answers.confidence(generator, logits, proposals, step)
 
 
-SCORES: dict[str, Score] = {"log_prob": log_prob, "generator": own}
+def max_prob(
+    generator: MaskedGenerator, logits: Tensor, proposals: Tensor, logp: Tensor, step: StepIndex
+) -> Tensor:
+    """Log p of the likeliest code, whatever was proposed: a confidence that is free of values.
+
+    Which positions are revealed is then independent of the codes there. It is of the logits as the network gives them,
+    whatever the temperature of the proposals.
+    """
+    precise_MV = logits.float() if logits.dtype.itemsize < 4 else logits
+    return precise_MV.amax(dim=-1) - precise_MV.logsumexp(dim=-1)
 
 
-def confidence(score: Tensor, noise: Tensor, tau: float) -> Tensor:
-    """Order by score + tau * Gumbel noise, the largest first. Source: eq. 5.
+SCORES: dict[str, Score] = {"log_prob": log_prob, "generator": own, "max_prob": max_prob}
 
-    Args:
+
+@dataclass(frozen=True)
+class Candidates:
+    """The masked positions that a step chooses from.
+
+    Attributes:
         score: Float [M], of the proposals.
         noise: Float [M], uniform in [0, 1).
-        tau: temperature of the noise.
+        places: Long [M] in [0, N), where in its image each is.
+        grid: (rows, columns) of the image; None: it has none.
     """
-    return score + tau * gumbel(noise).to(score.dtype)
+
+    score: Tensor
+    noise: Tensor
+    places: Tensor
+    grid: tuple[int, int] | None = None
 
 
-POSITION_POLICIES: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"confidence": confidence}
+def confidence(candidates: Candidates, tau: float) -> Tensor:
+    """Order by score + tau * Gumbel noise, the largest first; without noise where tau is 0. Source: eq. 5."""
+    return candidates.score + tau * gumbel(candidates.noise).to(candidates.score.dtype)
+
+
+def random(candidates: Candidates, tau: float) -> Tensor:
+    """Order by chance alone: MDLM, and the control of every order."""
+    return candidates.noise
+
+
+def halton(candidates: Candidates, tau: float) -> Tensor:
+    """Order by a fixed sequence that spreads over the grid, the same for every image: Halton-MaskGIT (2503.17076).
+
+    Theirs may shift the sequence by chance for each image; ours does not.
+    """
+    assert candidates.grid is not None, "resolve() has looked"
+    places_N = halton_order(*candidates.grid)
+    return -places_N.to(candidates.places.device)[candidates.places].float()
+
+
+# what is the largest is revealed: candidates and tau -> Float [M]
+POSITION_POLICIES: dict[str, Callable[[Candidates, float], Tensor]] = {
+    "confidence": confidence,
+    "random": random,
+    "halton": halton,
+}
 
 
 def gumbel(uniform: Tensor) -> Tensor:

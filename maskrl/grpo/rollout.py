@@ -79,6 +79,7 @@ def _rule(
         temperature=None if temperature_B is None else temperature_B[:1],
         score=score,
         order=look_up(POSITION_POLICIES, sampling.position_policy, "position_policy"),
+        grid=generator.spec.grid,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskrl.grpo.confidence import border, log_softmax, pack_bits, pick, remaskable
-from maskrl.grpo.positions import confidence, rank
+from maskrl.grpo.positions import Candidates, confidence, rank
 from maskrl.grpo.temperature import tempered
 
 PORTION = (
@@ -29,14 +29,16 @@ class Rule:
         tau: temperature of the Gumbel noise.
         temperature: Float [1], what the logits of the proposals are divided by; None: by nothing.
         score: Float [M, V], proposals Long [M] and their log p Float [M] -> Float [M].
-        order: scores, uniform noise and tau -> Float [M]: the largest are revealed.
+        order: candidates and tau -> Float [M]: the largest are revealed.
+        grid: (rows, columns) of the image, for an order that goes by place; None: it has none.
     """
 
     num_revealed: int
     tau: float
     temperature: Tensor | None = None
     score: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda logits, proposals, logp: logp
-    order: Callable[[Tensor, Tensor, float], Tensor] = confidence
+    order: Callable[[Candidates, float], Tensor] = confidence
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def unmask(
         for log_p, noise_m in zip(parts, uniform[:, 0][masked_BN].split(size), strict=True)
     ]
     proposal_M, logp_M, entropy_M = (torch.cat(column) for column in zip(*drawn, strict=True))
-    order_M = rule.order(rule.score(logits, proposal_M, logp_M), uniform[:, 1][masked_BN], rule.tau)
+    score_M, noise_M = rule.score(logits, proposal_M, logp_M), uniform[:, 1][masked_BN]
+    order_M = rule.order(Candidates(score_M, noise_M, masked_BN.nonzero()[:, 1], rule.grid), rule.tau)
     reveal_rank_BN = rank(_spread(order_M, masked_BN, -torch.inf), rule.num_revealed)
     revealed_BN = reveal_rank_BN >= 0
     threshold_B, ties_lose_BN = border(_spread(logp_M, masked_BN, torch.inf), revealed_BN)
