@@ -17,6 +17,7 @@ from maskrl.runtime.metrics import is_wall_clock, read_rows
 from maskrl.sections import EmaConfig
 from maskrl.training.averaging import Average
 from maskrl.training.loop import train
+from maskrl.training.plan import plan
 
 EMA = ("ema.decay=0.5", "ema.warmup=false")
 
@@ -70,6 +71,14 @@ def test_the_average_is_what_its_rule_says():
             assert torch.equal(first, start + 1)
         assert torch.allclose(first, start + 1 - 0.1 * 0.15)
     assert torch.equal(first, start + 1)
+
+
+def test_a_plan_has_room_for_it():
+    plain, averaged = (
+        plan(read_recipe("shapes_clip", changes), 20, 1) for changes in ([], ["ema.decay=0.9"])
+    )
+    assert averaged.memory["average"] == 4 * averaged.trained
+    assert averaged.peak - plain.peak == 4 * averaged.trained
 
 
 def test_a_constant_decay_has_no_warm_up():

@@ -170,6 +170,20 @@ def test_finished_cells_are_not_run_again(cli, world, out):
     assert min(seconds) <= fast["seconds_per_update"] <= max(seconds)
 
 
+def test_runs_of_several_commits_are_told(cli, world, out):
+    assert "several commits" not in cli("sweep", world, "--out", out).out
+    path = out / "one" / "seed_0.json"
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({**row, "commit": "0123456789ab"}))
+    assert "of several commits of maskrl: 0123456789ab, " in cli("sweep", world, "--out", out).out
+
+
+def test_torchrun_is_refused(cli, world, out, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = cli("sweep", world, "--out", out)
+    assert (done.code, "leave out torchrun" in done.err) == (2, True)
+
+
 def test_json_is_all_that_stdout_has_and_show_runs_nothing(cli, world, out):
     done = cli("sweep", world, "--out", out, "--json")
     found = json.loads(done.out)
@@ -276,6 +290,27 @@ def test_variants_are_paired_by_seed_with_the_baseline():
     assert found["base", "e"].against.mean is None
     assert found["x", "seconds per update"].against.mean == pytest.approx(1.0)
     assert all(line.against.mean is None for line in lines(rows, None))
+
+
+def test_each_at_its_best_guidance_is_a_number_of_its_own(cli, world, out):
+    second = f'[eval.other]\nname = "geneval"\nprompts = "geneval.jsonl"\ndetector = "{TOY}:Tiles"\nguidance = 4.0\n'
+    toy = world.with_name("toy.toml")
+    toy.write_text(toy.read_text() + second)
+    world.write_text('recipe = "toy.toml"\nseeds = [4]\n[variants.several]\n')
+    (cell,) = cells_of(read_sweep(world), out)
+    train(cell.recipe, cell.folder, resume=False, display=False)
+    row = finish(cell)
+    (best,) = row["best_guidance"]
+    for when in ("before", "after"):
+        found = {label: row[when][label]["overall"]["mean"] for label in ("geneval", "other")}
+        assert best[when]["mean"] == max(found.values())
+        assert best["guidance"][when] == {"geneval": 1.0, "other": 4.0}[max(found, key=found.get)]
+    by_number = {line.number: line for line in lines([row], None)}
+    line = by_number["geneval at its best guidance"]
+    assert (line.before.mean, line.after.mean) == (best["before"]["mean"], best["after"]["mean"])
+    del row["best_guidance"]  # as a row of before there was this
+    assert "geneval at its best guidance" not in {line.number for line in lines([row], None)}
+    assert "geneval" in {line.number for line in lines([row], None)}
 
 
 def test_why_a_process_ended_is_its_own_line(tmp_path):

@@ -60,6 +60,9 @@ def _print(found: Sweep, rows: list[Row], as_json: bool) -> None:
         typer.echo(json.dumps({"baseline": found.baseline, "cells": rows, "table": numbers}, indent=1))
         return
     print_table(table(rows, found.baseline))
+    commits = sorted({str(row["commit"]) for row in rows if "commit" in row})
+    if len(commits) > 1:
+        typer.echo(f"these runs are of several commits of maskrl: {', '.join(commits)}")
     for row in rows:
         if "error" in row:
             typer.echo(f"failed: {row['variant']}, seed {row['seed']}: {row['error']}; log: {row['log']}")

@@ -71,7 +71,7 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Make one update, in this process, and return its metrics (docs/metrics.md).
 
-        ``training.max_skipped`` is heeded by :meth:`train` alone.
+        ``training.max_skipped`` and ``[early_stop]`` are heeded by :meth:`train` alone.
 
         Raises:
             RecipeError: something in the recipe is wrong, or all its updates are made.

@@ -12,13 +12,15 @@ from typing import Any
 
 from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals.results import read_result
+from maskrl.evals.results import Report, read_report
+from maskrl.interfaces import Number
 from maskrl.recipe import Recipe
 from maskrl.runtime import record
 from maskrl.runtime.folder import RECIPE, difference, read_record
 from maskrl.runtime.metrics import read_rows
 from maskrl.runtime.prompts import training_prompts
 from maskrl.sweeps.file import Sweep, Variant
+from maskrl.training.best_guidance import Best, best_of
 from maskrl.training.evaluating import contents_of, prompts_of, taken_of
 from maskrl.training.opening import results_folder
 
@@ -114,6 +116,8 @@ def finish(cell: Cell) -> Row:
     Raises:
         TrainingError: something of the run is damaged, or the row cannot be written.
     """
+    reports = {when: _reports(cell, when) for when in ("before", "after")}
+    kinds = {label: section.evaluation.component for label, section in cell.recipe.eval.items()}
     rows = [row for row in read_rows(cell.folder) if row["kind"] == "update"]
     seconds = [row["seconds_total"] for row in rows]
     start = read_record(cell.folder)["starts"][-1]
@@ -121,8 +125,8 @@ def finish(cell: Cell) -> Row:
         **_about(cell, FINISHED),
         "updates": len(rows),
         "seconds_per_update": median(seconds) if seconds else None,
-        "before": _numbers(cell, "before"),
-        "after": _numbers(cell, "after"),
+        **{when: {label: _numbers(one.numbers) for label, one in by.items()} for when, by in reports.items()},
+        "best_guidance": [_best(best) for best in best_of(kinds, reports["before"], reports["after"])],
         "commit": start.get("commit"),
         "versions": start.get("versions"),
         "machine": {
@@ -140,16 +144,22 @@ def _about(cell: Cell, status: str) -> dict[str, Any]:
     return {**about, "recipe_digest": cell.recipe.digest()}
 
 
-def _numbers(cell: Cell, when: str) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Return the numbers of each evaluation by its label, the headline first."""
-    found = {label: read_result(results_folder(cell.folder, label, when)) for label in cell.recipe.eval}
+def _reports(cell: Cell, when: str) -> dict[str, Report]:
+    return {label: read_report(results_folder(cell.folder, label, when)) for label in cell.recipe.eval}
+
+
+def _numbers(numbers: Mapping[str, Number]) -> dict[str, dict[str, float | None]]:
+    """Write numbers as JSON has them, in their order."""
     return {
-        label: {
-            name: {"mean": number.mean, "se": None if math.isnan(number.se) else number.se}
-            for name, number in result.numbers.items()
-        }
-        for label, result in found.items()
+        name: {"mean": number.mean, "se": None if math.isnan(number.se) else number.se}
+        for name, number in numbers.items()
     }
+
+
+def _best(best: Best) -> dict[str, Any]:
+    numbers = {"before": best.before, "after": best.after, "difference": best.difference}
+    guidance = {"before": best.guidance_before, "after": best.guidance_after}
+    return {"section": best.section, "guidance": guidance, **_numbers(numbers)}
 
 
 def row_of(cell: Cell, failure: str | None = None) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def run_sweep(sweep: Sweep, out: Path, side_by_side: int | None, say: Say) -> li
 
 
 def _check_folder(out: Path) -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RecipeError("maskrl sweep starts its own processes, one for each run: leave out torchrun")
     if not (out / FILE).exists() and not files.is_empty(out):
         raise RecipeError(f"{str(out)!r} is not empty and holds no sweep; choose another --out")
 

@@ -81,6 +81,9 @@ def _numbers(row: Row) -> Iterator[tuple[tuple[str, bool], float | None, float]]
         for name, number in after.items():
             key = label if name == headline else f"{label} {name}"
             yield (key, name == headline), before.get(name, {}).get("mean"), number["mean"]
+    for best in row.get("best_guidance", ()):  # rows of before there were several have none
+        key = f"{best['section']} at its best guidance"
+        yield (key, True), best["before"]["mean"], best["after"]["mean"]
     if row["seconds_per_update"] is not None:
         yield (SECONDS, True), None, row["seconds_per_update"]
 

@@ -17,9 +17,11 @@ GUIDANCE = "guidance"
 class Best:
     """An evaluation at several guidances: the guidance that is best before training, that after, and both numbers.
 
-    ``difference`` is after - before, prompt by prompt: they are painted from the same noise.
+    ``section`` is what the first of its sections is called. ``difference`` is after - before, prompt by prompt: they
+    are painted from the same noise.
     """
 
+    section: str
     label: str
     guidance_before: float
     guidance_after: float
@@ -39,18 +41,19 @@ def best_of(
         after: of the trained model.
     """
     return [
-        _best(kinds[labels[0]], [before[label] for label in labels], [after[label] for label in labels])
+        _best(labels[0], kinds[labels[0]], [before[one] for one in labels], [after[one] for one in labels])
         for labels in _alike({label: report.result for label, report in before.items()})
     ]
 
 
-def _best(kind: type[Evaluation], before: Sequence[Report], after: Sequence[Report]) -> Best:
+def _best(section: str, kind: type[Evaluation], before: Sequence[Report], after: Sequence[Report]) -> Best:
     sign = 1 if kind.larger_is_better else -1
     first, second = (
         max(reports, key=lambda report: sign * report.headline.mean) for reports in (before, after)
     )
     headline = compare(kind, first, second, apart_from=(GUIDANCE,))[0]
     return Best(
+        section=section,
         label=first.result.label,
         guidance_before=first.result.settings[GUIDANCE],
         guidance_after=second.result.settings[GUIDANCE],
@@ -71,4 +74,6 @@ def _alike(results: Mapping[str, Result]) -> Iterator[list[str]]:
             groups.append((about, [label]))
         else:
             group.append(label)
-    return (labels for _, labels in groups if len({results[one].settings[GUIDANCE] for one in labels}) > 1)
+    return (
+        labels for _, labels in groups if len({results[one].settings.get(GUIDANCE) for one in labels}) > 1
+    )
