@@ -15,7 +15,7 @@ from maskrl.grpo import answers
 from maskrl.grpo.actor import Actor
 from maskrl.grpo.advantage import advantages
 from maskrl.grpo.batch import Batch
-from maskrl.grpo.diversity import mean_square_difference, token_diversity
+from maskrl.grpo.diversity import mean_square_difference, step_change, token_diversity
 from maskrl.grpo.logp import log_probs
 from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.reward_scorer import RewardScorer, check_finite
@@ -28,9 +28,13 @@ from maskrl.types import Prompt, Trajectory
 
 @dataclass(frozen=True)
 class Group:
-    """The G images of one prompt: Trajectory of G rows, Float [G, 3, H, W], Float [G], and Float [G] of each term."""
+    """The G images of one prompt: Trajectory of G rows, Float [G, 3, H, W], Float [G], and Float [G] of each term.
+
+    ``change`` is of the steps that painted, Float [G, T], whatever steps are scored.
+    """
 
     trajectory: Trajectory
+    change: Tensor
     images: Tensor
     rewards: Tensor
     terms: dict[str, Tensor]
@@ -80,9 +84,7 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         else torch.ones(len(columns))
     )
     adv_SG = advantages(rewards_SG, columns_SGR, weights_R, keep_S, config)
-    steps, weights = answers.train_steps(
-        actor.reducer, trajectory.num_steps, actor.stream.child("steps", update)
-    )
+    steps, weights = _train_steps(actor, drawn, update)
     return Batch(
         update=update,
         version=painted_by,
@@ -104,6 +106,15 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         | _rollout_metrics(actor, trajectory, images)
         | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
     )
+
+
+def _train_steps(actor: Actor, groups: Sequence[Group], update: int) -> tuple[Tensor, Tensor]:
+    """Choose the steps that teach, the same on all processes: Long [k], Float [k]."""
+    change_T = actor.process.gather(torch.cat([group.change for group in groups])).mean(dim=0).cpu()
+    num_steps = groups[0].trajectory.num_steps
+    stream = actor.stream.child("steps", update)
+    is_of_these = len(change_T) == num_steps  # an estimator may score fewer steps than were painted, or more
+    return answers.train_steps(actor.reducer, num_steps, stream, change_T if is_of_these else None)
 
 
 def _check_still(actor: Actor, painted_by: int, update: int) -> None:
@@ -180,9 +191,12 @@ class _Painter:
         drawn = {}
         for i, rows in zip(groups, torch.split(torch.arange(len(images)), size), strict=True):
             stream = actor.stream.child("scored", self.update, attempt, self._slots[i])
-            scored = answers.scored(actor.algorithm.transition, trajectory.select(rows), stream)
+            painted_G = trajectory.select(rows)
+            scored = answers.scored(actor.algorithm.transition, painted_G, stream)
             terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
-            drawn[i] = Group(scored, images[rows], rewards_B.to(images.device)[rows], terms_G)
+            change_GT = step_change(painted_G.proposals)
+            rewards_G = rewards_B.to(images.device)[rows]
+            drawn[i] = Group(scored, change_GT, images[rows], rewards_G, terms_G)
         return drawn
 
     def _paint(self, groups: Sequence[int], attempt: int, scorer: RewardScorer) -> tuple[Trajectory, Tensor]:

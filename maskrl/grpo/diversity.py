@@ -1,4 +1,4 @@
-"""How much the images of a group differ: when a reward is being hacked, they come to look alike."""
+"""How much pictures differ: those of a group, which come to look alike when a reward is being hacked, and of steps."""
 
 from __future__ import annotations
 
@@ -36,3 +36,16 @@ def mean_square_difference(images: Tensor, group_size: int) -> Tensor:
     """
     images_PGX = images.double().reshape(-1, group_size, images[0].numel())
     return 2 * images_PGX.var(dim=1, correction=1).mean()  # E (x - y)^2 = 2 var
+
+
+def step_change(proposals: Tensor) -> Tensor:
+    """Measure how much the picture that each step proposes differs from the one before it.
+
+    Args:
+        proposals: Long [B, T, N], of every step a whole picture: proposed or known codes.
+
+    Returns:
+        Float [B, T], fp64, in [0, 1]: the share of positions with another code; 0 at the first step.
+    """
+    differ_BT = (proposals[:, 1:] != proposals[:, :-1]).double().mean(dim=-1)
+    return torch.nn.functional.pad(differ_BT, (1, 0))

@@ -123,3 +123,17 @@ class StepReducer(Component):
         Weights are >= 0 and sum to 1, as 1/T over T steps does: nothing divides by T or k later, so that another sum
         would be another learning rate.
         """
+
+    def train_steps_by(self, change: Tensor, stream: Stream) -> tuple[Tensor, Tensor]:
+        """Choose the steps that teach, knowing what was painted; by default as :meth:`train_steps` does.
+
+        Args:
+            change: Float [T], on the CPU, in [0, 1]: the share of codes in which the picture that a step proposes
+                differs from what the step before proposed (0 at the first step), the mean over the images of all
+                processes.
+            stream: as :meth:`train_steps` gets it.
+
+        Returns:
+            What :meth:`train_steps` returns.
+        """
+        return self.train_steps(len(change), stream)

@@ -25,14 +25,21 @@ class Computational(StepReducer):
 
     def rollout_steps(self, num_steps: int) -> int:
         """Return T, which must hold k steps."""
-        if self.config.steps > num_steps:
-            raise RecipeError(
-                f"reducer.steps = {self.config.steps} exceeds num_steps = {num_steps}; choose at most that"
-            )
-        return num_steps
+        return check_steps(self.config.steps, num_steps)
 
     def train_steps(self, rollout_steps: int, stream: Stream) -> tuple[Tensor, Tensor]:
         """The first or last k steps: Long [k], Float [k]."""
         k: int = self.config.steps
         start = 0 if self.config.which == "first" else rollout_steps - k
         return torch.arange(start, start + k), torch.full((k,), 1 / k, dtype=torch.float32)
+
+
+def check_steps(steps: int, num_steps: int) -> int:
+    """Return T, which must hold k steps.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    if steps > num_steps:
+        raise RecipeError(f"reducer.steps = {steps} exceeds num_steps = {num_steps}; choose at most that")
+    return num_steps

@@ -45,3 +45,7 @@ def _check_steps(component: StepReducer, num_steps: int) -> None:
     steps_again, weights_again = answers.train_steps(component, num_steps, Stream(0))
     same = torch.equal(steps, steps_again) and torch.equal(weights, weights_again)
     require(component, same, "train_steps draws noise that is not the stream's")
+    change = torch.linspace(0.0, 1.0, num_steps, dtype=torch.float64)
+    chosen, _ = answers.train_steps(component, num_steps, Stream(0), change)
+    complaint = "train_steps_by chooses another number of steps than train_steps"
+    require(component, len(chosen) == len(steps), complaint)

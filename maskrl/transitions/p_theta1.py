@@ -40,9 +40,12 @@ class PTheta1(TransitionProb):
           code has it. Without noise it is ``current``.
 
         On policy all but ``border`` have the same value and gradient.
+
+        ``normalize`` = "mean" divides by M_t: the log of a geometric mean, no probability of the transition.
         """
 
         threshold: Literal["current", "kept_set", "recorded", "border"] = "current"
+        normalize: Literal["sum", "mean"] = "sum"
 
     needs_log_prob = True
 
@@ -62,7 +65,8 @@ class PTheta1(TransitionProb):
             dropped_M = dropped_M & ~inside_MV.any(dim=-1)
         scored_M = transition.pack(transition.remasked) & ~dropped_M
         factor_M = torch.where(scored_M, _log_sum(log_p_MV, inside_MV), 0.0)
-        return transition.sum_rows(torch.where(transition.pack(transition.revealed), logp_M, factor_M))
+        logp_B = transition.sum_rows(torch.where(transition.pack(transition.revealed), logp_M, factor_M))
+        return logp_B / transition.masked.sum(dim=1) if self.config.normalize == "mean" else logp_B
 
     def _remaskable(self, log_p: Tensor, logp: Tensor, transition: Transition) -> Tensor:
         """Bool [M, V]: the set {k} of eq. 14 at every masked position."""

@@ -32,14 +32,22 @@ def rollout_steps(reducer: StepReducer, num_steps: int) -> int:
     return steps
 
 
-def train_steps(reducer: StepReducer, num_steps: int, stream: Stream) -> tuple[Tensor, Tensor]:
+def train_steps(
+    reducer: StepReducer, num_steps: int, stream: Stream, change: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Ask which of T steps teach: Long [k] in [0, T), each once, and Float [k] >= 0 that sum to 1, both on the CPU.
+
+    ``change``, Float [T], is what the steps have painted, where anything has been.
 
     Raises:
         PluginError: it is something else.
     """
     with asking(reducer):
-        answer = reducer.train_steps(num_steps, stream)
+        answer = (
+            reducer.train_steps(num_steps, stream)
+            if change is None
+            else reducer.train_steps_by(change, stream)
+        )
     first, second = as_pair(reducer, "train_steps", answer)
     steps, weights = as_tensor(reducer, "train_steps", first), as_tensor(reducer, "train_steps", second)
     if steps.dim() != 1 or not len(steps) or steps.is_floating_point() or steps.dtype == torch.bool:
