@@ -1,14 +1,18 @@
 """The end of a run whose held-out reward no longer rises: the rule, the best checkpoint, a resumed run."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import TOY
 from toy_run import ToyGenerator
 
 from maskrl.errors import RecipeError
-from maskrl.recipe import read_recipe
+from maskrl.recipe import read_recipe, shipped_recipes
 from maskrl.runtime.checkpoint import listed, load, save
 from maskrl.runtime.metrics import is_wall_clock, last_update, read_rows
+from maskrl.runtime.prompts import training_prompts
 from maskrl.sections import EarlyStopConfig
 from maskrl.training.early_stop import EarlyStop
 from maskrl.training.loop import train
@@ -99,6 +103,15 @@ def test_a_mistake_is_one_line(toy_recipe, changes, said):
         read_recipe(toy_recipe, changes)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_sections_of_the_quickstart_are_some(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    sections = re.findall(r"```toml\n(\[(?:watch|ema)\]\n.+?)```", page, re.DOTALL)
+    (tmp_path / "mine.toml").write_text("\n".join([shipped_recipes()["shapes_clip"].read_text(), *sections]))
+    recipe = read_recipe(tmp_path / "mine.toml")
+    assert (recipe.ema.decay, recipe.early_stop.patience, recipe.watch.every) == (0.9, 3, 5)
+    recipe.watch.rewards["gold"].build().check(training_prompts(recipe.prompts))
 
 
 def test_a_reward_that_is_never_measured_is_said(toy_recipe, tmp_path, capsys):

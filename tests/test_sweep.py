@@ -103,6 +103,28 @@ grpo.group_size = ""
     assert [cell.recipe.seed for cell in cells_of(read_sweep(world), Path("x"))] == [5, 5]
 
 
+def test_paths_start_from_the_sweep_and_those_of_the_recipe_from_the_recipe(world):
+    folder = world.parent / "studies"
+    folder.mkdir()
+    (folder / "others.jsonl").write_text(geneval_prompts())
+    (folder / "mine.py").write_text("from toy_run import Red\n\n\nclass Mine(Red):\n    pass\n")
+    (folder / "study.toml").write_text("""
+recipe = "../toy.toml"
+seeds = [0]
+[variants.key]
+reward.name = "mine.py:Mine"
+eval.geneval.prompts = "others.jsonl"
+[variants.table]
+reward = { name = "mine.py:Mine" }
+generator.checkpoint = "."
+""")
+    key, table = (variant.recipe for variant in read_sweep(folder / "study.toml").variants)
+    assert key.reward.name == table.reward.name == f"{folder / 'mine.py'}:Mine"
+    assert key.eval["geneval"].config.prompts == str(folder / "others.jsonl")
+    assert Path(table.generator.config.checkpoint).resolve() == folder
+    assert Path(key.prompts.train).resolve() == world.parent / "prompts.txt"
+
+
 def test_the_sweep_of_the_quickstart_is_one(tmp_path):
     page = Path(__file__).parents[1] / "docs" / "quickstart.md"
     (text,) = re.findall(r"```toml\n(# steps.toml\n.+?)```", page.read_text(encoding="utf-8"), re.DOTALL)

@@ -128,7 +128,7 @@ def table(rows: Sequence[Row], baseline: str | None) -> Table:
 
 
 def _signed(interval: Interval) -> str:
-    text = str(interval)
+    text = str(interval).replace("-0.000", "0.000")
     return f"+{text}" if text and not text.startswith("-") else text
 
 
