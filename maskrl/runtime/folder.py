@@ -27,14 +27,9 @@ RECIPE, RECORD, PLUGINS = "recipe.toml", "run.json", "plugins"
 FREE = (
     *("training.updates", "training.micro_batch", "training.score_batch", "training.rollout_batch"),
     *("training.reward_batch", "training.overlap_reward", "training.activation_checkpointing"),
-    *(
-        "training.offload",
-        "training.compile",
-        "training.device",
-        "training.max_seconds",
-        "training.max_skipped",
-    ),
-    *("checkpoint.", "tracking.", "watch.", "ema.evaluate", "early_stop.patience", "early_stop.min_delta"),
+    *("training.offload", "training.compile", "training.device", "training.max_seconds"),
+    *("training.max_skipped", "checkpoint.", "tracking.", "watch."),
+    *("ema.evaluate", "early_stop.patience", "early_stop.min_delta"),
 )
 
 OLD_PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"  # of runs that do not name it
