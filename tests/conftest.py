@@ -3,6 +3,10 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # files run side by side: threads of their own would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib
 import signal

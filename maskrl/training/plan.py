@@ -24,9 +24,8 @@ from maskrl.types import Cost, Footprint, Pass
 
 MIB = 2**20
 ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03}  # of moments, per trained number
-SCORE_BYTES = (
-    17  # per logit being scored by p_theta1: log-softmax, the sum, its set, and the gradients, in fp32
-)
+# per logit being scored by p_theta1: log-softmax, the sum, its set, and the gradients, in fp32; of bf16 a copy in fp32
+SCORE_BYTES = {"fp32": 13, "bf16": 17}
 SAMPLE_BYTES = 24  # per logit being sampled: log p and p in fp32, the cumulative sum and its target in fp64
 
 
@@ -162,7 +161,7 @@ def _learning(recipe: Recipe, cost: Cost, work: Work) -> float:
     masked = work.masked_on_average()
     rows = pairs * work.branches_in_loss
     network = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
-    of_each = 2 * _logit_bytes(recipe) * pairs + SCORE_BYTES * scored
+    of_each = 2 * _logit_bytes(recipe) * pairs + SCORE_BYTES[training.dtype] * scored
     return max(network.peak, network.kept + of_each * masked * cost.spec.num_codes)
 
 
