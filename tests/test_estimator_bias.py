@@ -1,4 +1,4 @@
-"""The benchmark of bias: its enumeration is the sampler's, so what scores all that was sampled has no bias."""
+"""The table of bias and variance: its enumeration is the sampler's, so what scores what was sampled has no bias."""
 
 import json
 import sys
@@ -10,21 +10,51 @@ import torch
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from estimator_bias import ESTIMATORS, RESULT, N, Network, V, cosines, enumerate_steps  # noqa: E402
+from estimator_bias import (  # noqa: E402
+    BEGIN,
+    END,
+    ESTIMATORS,
+    NAMES,
+    PAGE,
+    POLICIES,
+    RESULT,
+    Canvas,
+    N,
+    Network,
+    V,
+    compare,
+    enumerate_steps,
+    rendered,
+)
+
+UNBIASED = {
+    "confidence": {"plackett_luce", "exact"},
+    "random": {"ar", "p_theta2"},
+    "halton": {"ar", "p_theta2"},
+}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_scoring_all_that_was_sampled_has_no_bias_and_the_paper_s_estimators_have(seed):
-    reward = torch.randn(V**N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    found = cosines(enumerate_steps(), Network(seed, 3.0), reward)
-    assert found["plackett_luce"] == pytest.approx(1, abs=1e-9)
-    for name in ("ar", "p_theta1", "p_theta2"):
-        assert 0.5 < found[name] < 1 - 1e-6
+@pytest.mark.parametrize("policy", UNBIASED)
+def test_what_scores_what_was_sampled_has_no_bias_and_the_others_have(policy, monkeypatch):
+    monkeypatch.delitem(ESTIMATORS, "p_theta1, mean")
+    monkeypatch.setattr("estimator_bias.NAMES", tuple(name for name in NAMES if name != "p_theta1, mean"))
+    reward = torch.randn(V**N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = compare(Canvas(Network(1, 3.0), enumerate_steps(), POLICIES[policy]), reward)
+    for name, row in found.items():
+        is_unbiased = abs(row["cosine"] - 1) < 1e-6 and abs(row["length"] - 1) < 1e-4
+        assert is_unbiased == (name in UNBIASED[policy]), name
+        assert row["variance"] > 0
+    if policy == "confidence":  # what it forgets is averaged over
+        assert found["exact"]["variance"] < found["plackett_luce"]["variance"]
 
 
 def test_the_page_has_the_numbers_of_the_results_file():
-    page = (BENCHMARKS.parent / "docs" / "equations.md").read_text()
-    table = json.loads(RESULT.read_text())["cosine"]
-    for name in ESTIMATORS:
-        cells = [f"{row[name]['median']:.3f} ({row[name]['minimum']:.3f})" for row in table.values()]
-        assert f"| `{name}` | {' | '.join(cells)} |" in page, name
+    table = json.loads(RESULT.read_text())["policies"]
+    assert PAGE.read_text().split(BEGIN)[1].split(END)[0].strip() == rendered(table)
+
+
+def test_the_exact_probability_has_no_bias_in_the_table():
+    for row in json.loads(RESULT.read_text())["policies"]["confidence"].values():
+        for name in ("exact", "plackett_luce"):
+            assert row[name]["least_cosine"] == pytest.approx(1, abs=1e-4)
+            assert row[name]["length"] == pytest.approx(1, abs=1e-4)
