@@ -63,6 +63,8 @@ def test_the_order_counts_from_tau_min_on_and_where_something_is_remasked():
     for tau, counts in ((0.0, False), (0.049, False), (0.051, True)):
         differs = PL.log_prob(logits, noisy(MIXED, tau)) != AR.log_prob(logits, MIXED)
         assert differs.tolist() == [counts, False, counts]  # the second row reveals all that is masked
+    last = noisy(transition([[MASK, 1, MASK]], [[2, 1, 0]], [[2, 0]]), 1.0)
+    assert torch.equal(PL.log_prob(logits[:2], last), AR.log_prob(logits[:2], last))
     early = PlackettLuce(PlackettLuce.Config(tau_min=0.01))
     assert (early.log_prob(logits, noisy(MIXED, 0.02)) < PL.log_prob(logits, noisy(MIXED, 0.02)))[0]
 

@@ -14,6 +14,7 @@ from maskrl.reducers.largest_change import LargestChange
 from maskrl.reducers.none import NoReduction
 from maskrl.reducers.random import RandomSteps
 from maskrl.reducers.unmasking import Unmasking
+from maskrl.transitions.random_remask import RandomRemask
 from maskrl.types import Stream
 
 
@@ -106,6 +107,14 @@ def test_a_batch_trains_the_steps_at_which_its_images_change():
     change = step_change(batch.trajectory.proposals).mean(dim=0)
     assert batch.steps.tolist() == [int(change.argmax())]
     assert change.argmax() > 0
+
+
+def test_change_is_of_what_was_painted_whatever_is_scored():
+    reducer = LargestChange(LargestChange.Config(steps=1))
+    painted = collect(toy_halves(reducer=reducer).actor, PROMPTS, 0)
+    masked_again = toy_halves(reducer=reducer, transition=RandomRemask(RandomRemask.Config()))
+    assert torch.equal(collect(masked_again.actor, PROMPTS, 0).steps, painted.steps)
+    assert painted.steps.tolist() != [0]
 
 
 def test_a_reducer_that_knows_no_change_is_asked_as_before():
