@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -118,9 +118,9 @@ class Cost:
         adapter_sizes: by name of layer, the sum of (inputs + outputs) over all layers of that name: what adapters of
             rank 1 beside them hold.
         prompt_flops: reading one text.
-        image_flops: one image at one step, forward, without the head.
+        image_flops: one image at one step, forward, without what is done at positions that are asked for alone.
         again_flops: of ``image_flops``, what activation checkpointing does a second time.
-        position_flops: the head at one masked position, forward.
+        position_flops: what one position that is asked for adds: the head, and whatever else is done there alone.
         decode_flops: painting one image.
         decode_bytes: what painting one image takes beside the weights, in fp32.
         footprint: says what a pass of the network takes.
@@ -170,7 +170,6 @@ class StepIndex:
 
 
 def _at(values: Any, index: Any) -> Any:
-    """Index what is there; None stays None."""
     return None if values is None else values[index]
 
 
@@ -188,8 +187,8 @@ class Transition:
         tau: Float [B], temperature of the Gumbel noise on the confidence.
         step: which step each row is at.
         mask_id: the token that means "masked".
-        sets: the set {k} of eq. 14 under the behaviour policy, as bits: uint8 [B, N, ceil(V / 8)]; None or empty where
-            the transition probability does not ask for it.
+        sets: the set {k} of eq. 14 under the behaviour policy, as bits: uint8 [B, N, ceil(V / 8)]; None: not asked for.
+        asked: Bool [B, N], the masked positions at which logits are given; None: all.
     """
 
     state: Tensor
@@ -201,11 +200,17 @@ class Transition:
     step: StepIndex
     mask_id: int
     sets: Tensor | None = None
+    asked: Tensor | None = None
 
     @property
     def masked(self) -> Tensor:
         """Bool [B, N]: masked before this step."""
         return self.state == self.mask_id
+
+    @property
+    def packed(self) -> Tensor:
+        """Bool [B, N]: the M positions at which logits are given, and what is packed row by row."""
+        return self.masked if self.asked is None else self.asked
 
     @property
     def revealed(self) -> Tensor:
@@ -219,22 +224,19 @@ class Transition:
 
     def select(self, rows: Tensor) -> Transition:
         """Pick rows: Long [K] in [0, B)."""
-        per_row = {
-            f.name: _at(getattr(self, f.name), rows)
-            for f in fields(self)
-            if f.name not in ("step", "mask_id")
-        }
-        step = StepIndex(self.step.t[rows], self.step.num_steps)
-        return Transition(step=step, mask_id=self.mask_id, **per_row)
+        kept: Any = {"step": StepIndex(self.step.t[rows], self.step.num_steps), "mask_id": self.mask_id}
+        return Transition(
+            **kept, **{name: _at(v, rows) for name, v in vars(self).items() if name not in kept}
+        )
 
     def pack(self, values: Tensor) -> Tensor:
-        """Pick [B, N, ...] -> [M, ...] at the masked positions, row by row."""
-        return values[self.masked]
+        """Pick [B, N, ...] -> [M, ...] at the positions that have logits, row by row."""
+        return values[self.packed]
 
     def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
         """Put [M] back where it came from: [B, N], ``fill`` elsewhere. Differentiable."""
         blank = torch.full(self.state.shape, fill, dtype=packed.dtype, device=packed.device)
-        return blank.masked_scatter(self.masked, packed)
+        return blank.masked_scatter(self.packed, packed)
 
     def sum_rows(self, packed: Tensor) -> Tensor:
         """Sum [M] within each row -> [B]; the order of summation does not depend on the other rows."""
@@ -292,7 +294,7 @@ class Trajectory:
 
     def select(self, rows: Tensor) -> Trajectory:
         """Pick images: ``rows`` Long [K] in [0, B)."""
-        per_image = {
-            f.name: _at(getattr(self, f.name), rows) for f in fields(self) if f.name not in ("tau", "mask_id")
-        }
-        return Trajectory(tau=self.tau, mask_id=self.mask_id, **per_image)
+        kept: Any = {"tau": self.tau, "mask_id": self.mask_id}
+        return Trajectory(
+            **kept, **{name: _at(v, rows) for name, v in vars(self).items() if name not in kept}
+        )

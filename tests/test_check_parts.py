@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from planting import NOISE, broken, make, mine, refuse
 
 from maskrl import testing
-from maskrl.errors import RecipeError
+from maskrl.errors import PluginError, RecipeError
 from maskrl.filters.keep_all import KeepAll
 from maskrl.filters.std_percentile import StdPercentile
 from maskrl.interfaces import GroupFilter, StepReducer, TransitionProb
@@ -29,6 +29,14 @@ THRESHOLDS = [make(PTheta1, threshold=name) for name in ("current", "recorded", 
 @given(num_tokens=st.integers(2, 8), num_codes=st.integers(2, 9))
 def test_the_built_in_transitions_pass(transition, num_tokens, num_codes):
     testing.check_transition(transition, num_tokens, num_codes)
+
+
+def test_a_transition_that_says_it_needs_the_revealed_alone_and_looks_at_others_is_named():
+    class Wrong(Ar):
+        needs_remasked = False
+
+    with pytest.raises(PluginError, match="needs_remasked is False, but log_prob is another"):
+        testing.check_transition(Wrong(Wrong.Config()))
 
 
 def transition(change):

@@ -34,6 +34,7 @@ FULL_SIZE = (
     "reward.pretrained=openai",
     "grpo.group_size=6",
     "grpo.num_steps=50",
+    "transition.name=p_theta1",
     "sampling.guidance_train=0",
     "training.prompts_per_update=1",
     "training.micro_batch=12",
@@ -58,8 +59,9 @@ def test_the_full_size_is_counted_without_a_hub():
     layers, width, image, text = 24, 2048, 1026, 20
     linear = 2 * layers * (4 * width**2 + 8 * width**2) * image
     attention = 4 * layers * image * (image + text) * width
-    assert cost.image_flops == pytest.approx(linear + attention, rel=1e-3)
-    assert cost.position_flops == 2 * width * 8192
+    last = 2 * (width**2 + 8 * width**2)  # of the last layer, what is done where it is asked for
+    assert cost.image_flops == pytest.approx(linear + attention - last * image, rel=1e-3)
+    assert cost.position_flops == 2 * width * 8192 + last
     masked = sum(1024 - sum(made_counts(50)[:t]) for t in range(50))
     rollout = 6 * (50 * cost.image_flops + masked * cost.position_flops) + cost.prompt_flops
     assert made.flops["rollout"] == pytest.approx(rollout)
@@ -110,6 +112,7 @@ SETTINGS = {
     "bf16, checkpointing, parts": (BF16, CHECKPOINTING, "training.score_batch=2"),
     "adapters": (*LORA, BF16, CHECKPOINTING, "training.score_batch=2"),
     "guidance": ("sampling.guidance_train=1",),
+    "revealed alone": ("transition.name=p_theta2",),
     "one pair": (CHECKPOINTING, "training.micro_batch=1"),
     "thin adapters": ("lora.rank=1",),
 }
@@ -181,7 +184,9 @@ def test_the_peak_of_decoding_is_the_planned_one():
     assert 4 * cost.decode_bytes == pytest.approx(measured, rel=0.02)
 
 
-@pytest.mark.parametrize("setting", ["fp32", "fp32, checkpointing", "guidance", "one pair", "thin adapters"])
+@pytest.mark.parametrize(
+    "setting", ["fp32", "fp32, checkpointing", "guidance", "one pair", "thin adapters", "revealed alone"]
+)
 def test_the_flops_of_an_update_are_the_planned_ones(setting):
     recipe, setup, prompts, tokens = small(*SETTINGS[setting])
     batch = collect(setup.actor, prompts, 0)

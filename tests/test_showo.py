@@ -243,6 +243,21 @@ def test_wanted_positions_are_rows_of_the_whole(generator):
         assert torch.allclose(packed, whole[wanted], atol=1e-5)
 
 
+def test_the_last_layer_goes_on_after_attention_at_wanted_positions_only(generator):
+    condition = generator.encode([Prompt("a"), Prompt("b c")])
+    tokens, wanted = torch.full((2, 9), generator.spec.mask_id), torch.zeros(2, 9, dtype=torch.bool)
+    wanted[0, 3] = wanted[1, 5:8] = True
+    seen = []
+    for layer in generator.module.showo.model.layers:
+        for part in (layer.self_attn.dense, layer.mlp):
+            part.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[:-1].numel()))
+    step = StepIndex(torch.zeros(2, dtype=torch.long), 4)
+    prefilled = generator.prefill(condition)
+    seen.clear()
+    generator.logits(tokens, prefilled, step, rowwise(0.0, 2), positions=wanted)
+    assert seen == [2 * 11, 2 * 11, 4, 4]
+
+
 def test_texts_of_one_length_are_attended_to_together_and_the_rows_come_back_in_order(generator):
     texts = ("a", "b c", "d", "c b", "")
     condition, rows = generator.encode([Prompt(text) for text in texts]), torch.tensor([2, 1, 0, 3, 4, 2, 0])

@@ -1,7 +1,7 @@
 import copy
 import math
 import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 import torch
@@ -35,6 +35,30 @@ def logps(halves, batch, generator=None):
             )
             rows.append(halves.algorithm.transition.log_prob(dense[row.masked], row))
     return torch.cat(rows).view(-1, len(batch.steps))
+
+
+@pytest.mark.parametrize(
+    ("transition", "kl_coef", "wanted"),
+    [(TRANSITIONS[2], 0.0, "revealed"), (TRANSITIONS[2], 0.1, "masked"), (TRANSITIONS[0], 0.0, "masked")],
+)
+def test_logits_are_asked_for_where_the_loss_looks(transition, kl_coef, wanted):
+    seen = []
+
+    class Asked(type(toy())):
+        def logits(self, tokens, condition, step, guidance, positions=None):
+            seen.append(int(positions.sum()))
+            return super().logits(tokens, condition, step, guidance, positions)
+
+    generator = Asked(toy().config)
+    halves = toy_halves(generator, transition=transition, config={"kl_coef": kl_coef}, reference=toy())
+    actor = replace(halves.actor, record_logp=True)
+    batch = collect(actor, PROMPTS[:2], 0)
+    trajectory, recorded = batch.trajectory, seen[3:]  # after three steps of painting
+    positions = {"masked": trajectory.state == trajectory.mask_id, "revealed": trajectory.reveal_rank >= 0}
+    assert sum(recorded) == int(positions[wanted].sum())
+    seen.clear()
+    assert learn(halves.learner, batch)["ratio_max"] == 1
+    assert sum(seen) == int(positions[wanted].sum())
 
 
 def loss_of(halves, batch, old, generator=None):

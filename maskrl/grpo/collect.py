@@ -16,7 +16,7 @@ from maskrl.grpo.actor import Actor
 from maskrl.grpo.advantage import advantages
 from maskrl.grpo.batch import Batch
 from maskrl.grpo.diversity import mean_square_difference, step_change, token_diversity
-from maskrl.grpo.logp import log_probs
+from maskrl.grpo.logp import asked, log_probs
 from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.reward_scorer import RewardScorer, check_finite
 from maskrl.grpo.rollout import join, rollout
@@ -142,7 +142,7 @@ def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps:
     found = []
     for rows, at in zip(rows_K.split(size), steps_K.split(size), strict=True):
         prompts = condition.select(rows // actor.algorithm.config.group_size)
-        taken = trajectory.transitions(rows, at)
+        taken = asked(actor.algorithm, trajectory.transitions(rows, at))
         found.append(log_probs(actor.generator, actor.algorithm, prompts, taken, size)[1])
     return torch.cat(found).view(-1, len(steps))
 

@@ -14,7 +14,7 @@ from maskrl.errors import TrainingError
 from maskrl.grpo.batch import Batch
 from maskrl.grpo.collect import encode
 from maskrl.grpo.learner import Learner
-from maskrl.grpo.logp import log_probs
+from maskrl.grpo.logp import asked, log_probs
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
 from maskrl.grpo.painted import check_gap, is_comparable, policy_gap
 from maskrl.grpo.policy import policy_logits
@@ -171,7 +171,7 @@ def _forward(
     The KL is 0 without a reference, the gap where weights have moved, or where it would compare unlike things.
     """
     config, generator = learner.algorithm.config, learner.generator
-    transition = batch.trajectory.transitions(micro.rows, micro.steps)
+    transition = asked(learner.algorithm, batch.trajectory.transitions(micro.rows, micro.steps))
     prompts_K = micro.rows // config.group_size
     condition = batch.condition.select(prompts_K)
     logits_MV, logp_K = log_probs(generator, learner.algorithm, condition, transition, learner.score_batch)
@@ -180,7 +180,7 @@ def _forward(
     if reference is None or learner.reference is None:
         return logp_K, nothing_K, gap_K
     sampling = learner.algorithm.sampling
-    inputs = (transition.step, sampling, sampling.guidance_loss, transition.masked)
+    inputs = (transition.step, sampling, sampling.guidance_loss, transition.packed)
     with torch.no_grad():
         base_MV = policy_logits(learner.reference, transition.state, reference.select(prompts_K), *inputs)
     return logp_K, KL[config.kl](logits_MV, base_MV, transition), gap_K
@@ -204,7 +204,7 @@ def _check(learner: Learner, batch: Batch, micro: Pairs, loss: Tensor) -> None:
 @torch.no_grad()
 def _are_logits_wrong(learner: Learner, batch: Batch, micro: Pairs) -> bool:
     """Tell whether the logits were no distribution already, whatever was made of them."""
-    taken = batch.trajectory.transitions(micro.rows, micro.steps)
+    taken = asked(learner.algorithm, batch.trajectory.transitions(micro.rows, micro.steps))
     condition = batch.condition.select(micro.rows // learner.algorithm.config.group_size)
     logits_MV, _ = log_probs(learner.generator, learner.algorithm, condition, taken, learner.score_batch)
     return not logits_MV.float().logsumexp(dim=-1).isfinite().all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,19 +23,29 @@ def log_probs(
     transition: Transition,
     score_batch: int,
 ) -> tuple[Tensor, Tensor]:
-    """Score K transitions: the logits they rest on, Float [M, V], and Float [K] nats.
+    """Score K transitions: the logits they rest on, Float [M, V] at ``transition.packed``, and Float [K] nats.
 
     Args:
         generator: whose weights.
         algorithm: the transition probability, the guidance of the loss and the temperature of proposals.
         condition: of K rows.
-        transition: what happened.
+        transition: what happened, as :func:`asked` returned it.
         score_batch: see :class:`maskrl.grpo.learner.Learner`.
     """
     sampling = algorithm.sampling
-    inputs = (transition.step, sampling, sampling.guidance_loss, transition.masked)
+    inputs = (transition.step, sampling, sampling.guidance_loss, transition.packed)
     logits_MV = policy_logits(generator, transition.state, condition, *inputs)
     return logits_MV, _score(algorithm.transition, logits_MV, transition, score_batch)
+
+
+def asked(algorithm: Algorithm, transition: Transition) -> Transition:
+    """Ask for logits where the loss looks: at the revealed positions, or, for a KL or such an estimator, at all masked.
+
+    Whoever records log-probabilities asks as the loss does: kernels round by the shape.
+    """
+    if algorithm.transition.needs_remasked or algorithm.config.kl_coef:
+        return transition
+    return replace(transition, asked=transition.revealed)
 
 
 def _score(estimator: TransitionProb, logits: Tensor, transition: Transition, score_batch: int) -> Tensor:
@@ -46,7 +57,7 @@ def _score(estimator: TransitionProb, logits: Tensor, transition: Transition, sc
     if num_rows <= score_batch:
         return answers.log_prob(estimator, logits, transition)
     rows = torch.arange(num_rows, device=logits.device).split(score_batch)
-    sizes = [int(transition.masked[chunk].sum()) for chunk in rows]
+    sizes = [int(transition.packed[chunk].sum()) for chunk in rows]
     again = partial(checkpoint, estimator.log_prob, use_reentrant=False, preserve_rng_state=False)
     return torch.cat(
         [

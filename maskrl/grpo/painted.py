@@ -32,7 +32,7 @@ def policy_gap(logits: Tensor, transition: Transition) -> Tensor:
     """Compare log p of the least likely code that was revealed: as it was painted, and under these logits.
 
     Args:
-        logits: Float [M, V] at the masked positions of ``transition``, packed row by row.
+        logits: Float [M, V] at ``transition.packed``, row by row.
         transition: B steps as they were recorded.
 
     Returns:

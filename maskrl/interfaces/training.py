@@ -20,18 +20,23 @@ class TransitionProb(Component):
     ``continuous`` says whether ``log_prob`` is, in the logits: where it jumps, a second pass over a batch
     (``grpo.num_updates``) has ratios far from 1, and in bf16 nothing but.
     ``needs_log_prob`` says whether its formula takes for granted that the proposals of the highest log p are revealed.
+    ``needs_remasked`` says whether ``log_prob`` looks at the positions that stay masked: where it does not, a loss
+    without a KL term asks for the logits of the revealed ones alone, and ``pack``, ``unpack`` and ``sum_rows`` of the
+    transition go by those.
     """
 
     needs_sets: bool = False
     continuous: bool = True
     needs_log_prob: bool = False
+    needs_remasked: bool = True
 
     @abstractmethod
     def log_prob(self, logits: Tensor, transition: Transition) -> Tensor:
         """Score B transitions.
 
         Args:
-            logits: Float [M, V] at the masked positions of ``transition``, packed row by row; a network that computes
+            logits: Float [M, V] at the positions ``transition.packed``, row by row: the masked ones, or of those the
+                revealed ones alone (``needs_remasked``); a network that computes
                 in bf16 hands out bf16, of which sums are nats off: take ``grpo.confidence.log_softmax``, which is fp32.
             transition: what happened.
 

@@ -41,6 +41,8 @@ def check_transition(component: TransitionProb, num_tokens: int = 6, num_codes: 
             _check_precision(component, transition, logits)
             _check_meaning(component, transition, logits)
             _check_many_rows(component, transition, logits)
+            if not component.needs_remasked:
+                _check_revealed(component, transition, logits)
 
 
 def _scored(component: TransitionProb, given: Trajectory) -> Trajectory:
@@ -85,6 +87,20 @@ def _check_many_rows(component: TransitionProb, transition: Transition, logits: 
     parts = logits.split(transition.masked.sum(dim=1).tolist())
     many = component.log_prob(torch.cat([parts[row] for row in rows.tolist()]), transition.select(rows))
     require_close(component, logp[rows], many, f"the log_prob of a row is another in a batch of {MANY} rows")
+
+
+def _check_revealed(component: TransitionProb, transition: Transition, logits: Tensor) -> None:
+    """It needs the logits of the revealed positions alone, if that is what it says."""
+    alone, whole = logits[transition.pack(transition.revealed)], component.log_prob(logits, transition)
+    complaint = (
+        "needs_remasked is False, but log_prob is another with the logits of the revealed positions alone"
+    )
+    require_close(
+        component,
+        whole,
+        answers.log_prob(component, alone, replace(transition, asked=transition.revealed)),
+        complaint,
+    )
 
 
 def _check_precision(component: TransitionProb, transition: Transition, logits: Tensor) -> None:

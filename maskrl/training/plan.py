@@ -158,7 +158,7 @@ def _learning(recipe: Recipe, cost: Cost, work: Work) -> float:
     training = recipe.training
     pairs = min(training.micro_batch, work.pairs)
     scored = min(training.score_batch or pairs, pairs)
-    masked = work.masked_on_average()
+    masked = work.asked_on_average()
     rows = pairs * work.branches_in_loss
     network = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
     of_each = 2 * _logit_bytes(recipe) * pairs + SCORE_BYTES[training.dtype] * scored

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from maskrl.eval_section import EvalConfig, EvalSection
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
@@ -26,6 +28,7 @@ class Work:
         reducer = recipe.reducer.build()
         num_steps = answers.rollout_steps(reducer, recipe.grpo.steps(cost.spec))
         self._masked = self._masked_at(num_steps, self._sampling)
+        self._scores_remasked = recipe.transition.component.needs_remasked or bool(recipe.grpo.kl_coef)
         steps, _ = answers.train_steps(reducer, num_steps, Stream(recipe.seed))
         self._steps: list[int] = steps.tolist()
         self.branches = 2 if self._sampling.guidance_train else 1
@@ -47,7 +50,7 @@ class Work:
         """
         grpo = self.recipe.grpo
         passes = grpo.num_updates * ((3 if self.recipe.lora is None else 2) + (grpo.kl_coef > 0))
-        trained = self.branches_in_loss * self.images * sum(self._step(self._masked[t]) for t in self._steps)
+        trained = self.branches_in_loss * self.pairs * self._step(self.asked_on_average())
         return passes * (trained + self._texts_read() * self.cost.prompt_flops)
 
     def recomputed(self) -> float:
@@ -82,9 +85,10 @@ class Work:
         shown = len(self.recipe.tracking.sample_prompts or ())
         return min(max(batches), self.evaluations()[0] or shown)
 
-    def masked_on_average(self) -> float:
-        """Positions of a trained pair at which codes are scored."""
-        return float(sum(self._masked[t] for t in self._steps) / len(self._steps))
+    def asked_on_average(self) -> float:
+        """Positions of a trained pair at which codes are scored: the masked ones, or those that it reveals."""
+        left = self._masked if self._scores_remasked else [a - b for a, b in pairwise([*self._masked, 0])]
+        return float(sum(left[t] for t in self._steps) / len(self._steps))
 
     def texts(self, pairs: int) -> int:
         """Texts of a pass of so many pairs: they come prompt by prompt."""
@@ -102,5 +106,5 @@ class Work:
         counts = unmask_counts(self.cost.spec.num_tokens, num_steps, sampling.schedule)
         return [sum(counts[t:]) for t in range(num_steps)]
 
-    def _step(self, masked: int) -> float:
+    def _step(self, masked: float) -> float:
         return self.cost.image_flops + masked * self.cost.position_flops

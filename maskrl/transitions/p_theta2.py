@@ -17,6 +17,8 @@ from maskrl.types import Transition
 class PTheta2(TransitionProb):
     """Sum log p of the proposals at the revealed positions. Source: eq. 15."""
 
+    needs_remasked = False
+
     class Config(ComponentConfig):
         """What the sum is scaled by; scaled, it is no probability of the transition.
 

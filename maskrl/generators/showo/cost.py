@@ -28,18 +28,21 @@ def measure(
         text = torch.zeros(text_tokens, dtype=torch.long)
         codes = torch.zeros(1, sizes.bits, *spec.grid)
         memory = network.read([text], end=text_tokens)
-        image_flops = count_flops(lambda: _forward_image(network, spec.num_tokens, memory))
-        last_product = 2 * (spec.num_tokens + 2) * phi.intermediate_size * phi.hidden_size
+        nowhere, one = (
+            count_flops(partial(_forward_image, network, spec.num_tokens, memory, places))
+            for places in (0, 1)
+        )
+        last_product = 2 * phi.intermediate_size * phi.hidden_size  # of a layer, at one position
         return Cost(
             spec=spec,
             parameters=_count(network),
             frozen_parameters=_count(magvit),
             adapter_sizes=_adapter_sizes(network, spec.lora_targets),
             prompt_flops=count_flops(lambda: network.read([text], end=text_tokens)),
-            image_flops=image_flops,
-            again_flops=image_flops
-            - phi.num_hidden_layers * last_product,  # a layer's last is not needed again
-            position_flops=2 * phi.hidden_size * spec.num_codes,
+            image_flops=nowhere,
+            position_flops=one - nowhere + 2 * phi.hidden_size * spec.num_codes,
+            # a layer's last product is not needed again
+            again_flops=nowhere - (phi.num_hidden_layers - 1) * (spec.num_tokens + 2) * last_product,
             decode_flops=count_flops(lambda: magvit.decoder(codes)),
             decode_bytes=_decoding(magvit, codes),
             footprint=partial(_footprint, spec.num_tokens, phi, vocabulary, text_tokens),
@@ -52,9 +55,9 @@ def _footprint(
     return footprint(ShowoNetwork.unfilled(phi, vocabulary), num_tokens, text_tokens, run)
 
 
-def _forward_image(network: ShowoNetwork, num_tokens: int, memory: KVCache) -> Tensor:
+def _forward_image(network: ShowoNetwork, num_tokens: int, memory: KVCache, places: int) -> Tensor:
     ids = torch.zeros(1, num_tokens + 2, dtype=torch.long)
-    return network.forward_image(ids, [1], memory, start=memory.lengths[0])
+    return network.forward_image(ids, [1], memory, memory.lengths[0], torch.arange(places))
 
 
 def _decoding(magvit: Magvit, codes: Tensor) -> float:

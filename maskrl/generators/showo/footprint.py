@@ -58,8 +58,8 @@ def _forward(
     with _precision(run):
         memory = memory or network.read(texts, end=len(texts[0]))
         ids = torch.zeros(run.rows, num_tokens + 2, dtype=torch.long)
-        hidden = network.forward_image(ids, rows, memory, start=len(texts[0]))[:, 1:-1]
-        return network.code_logits(hidden.flatten(0, 1)[torch.arange(run.masked)])
+        places = torch.arange(run.masked)
+        return network.code_logits(network.forward_image(ids, rows, memory, len(texts[0]), places))
 
 
 def _precision(run: Pass) -> torch.autocast:

@@ -146,9 +146,8 @@ class Showo(MaskedGenerator):
 
     def _predict(self, tokens: Tensor, condition: ShowoCondition, positions: Tensor | None) -> Tensor:
         """Predict codes without guidance; the rows of one text are run side by side, and texts of one length."""
-        rank_U = torch.tensor([-len(text) for text in condition.texts]).argsort(
-            stable=True
-        )  # the longest first
+        length_U = torch.tensor([len(text) for text in condition.texts])
+        rank_U = length_U.neg().argsort(stable=True)  # the longest first
         place_B = rank_U.argsort()[condition.rows]
         ranks, text_B, groups = place_B.unique(return_inverse=True, return_counts=True)
         used = rank_U[ranks]
@@ -157,9 +156,14 @@ class Showo(MaskedGenerator):
         start = self._prompting.length
         memory = condition.memory.select(used) if condition.memory else self.module.read(texts, end=start)
         ids = self._frame(tokens[order])
-        hidden = self.module.forward_image(ids, groups.tolist(), memory, start=start)
-        hidden = hidden[order.argsort(), 1:-1]
-        return self.module.code_logits(hidden if positions is None else hidden[positions])
+        back = order.argsort()
+        if positions is None:
+            hidden = self.module.forward_image(ids, groups.tolist(), memory, start)[back, 1:-1]
+        else:
+            row_M, position_M = positions.nonzero(as_tuple=True)
+            places_M = back[row_M] * ids.shape[1] + 1 + position_M  # behind <|soi|>
+            hidden = self.module.forward_image(ids, groups.tolist(), memory, start, places_M)
+        return self.module.code_logits(hidden)
 
     def _frame(self, tokens: Tensor) -> Tensor:
         """Codes and mask, Long [B, N] -> ids of the shared vocabulary between <|soi|> and <|eoi|>, Long [B, N + 2]."""

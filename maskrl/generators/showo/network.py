@@ -109,8 +109,17 @@ class ShowoNetwork(nn.Module):
             x = self._layer(layer, x, rotation, attend)
         return KVCache(tuple(layers), tuple(len(text) for text in texts))
 
-    def forward_image(self, ids: Tensor, groups: Sequence[int], memory: KVCache, start: int) -> Tensor:
+    def forward_image(
+        self,
+        ids: Tensor,
+        groups: Sequence[int],
+        memory: KVCache,
+        start: int,
+        places: Tensor | None = None,
+    ) -> Tensor:
         """Run images, which see their text and all of themselves: Long [B, L] -> Float [B, L, D], normalised.
+
+        What the last layer does after attention is done for some places only, if they are named: -> Float [M, D].
 
         Args:
             ids: row by row, those of one text side by side.
@@ -118,12 +127,15 @@ class ShowoNetwork(nn.Module):
                 length are side by side.
             memory: of the texts, under the weights as they are.
             start: the position of the first id.
+            places: Long [M] in [0, B * L).
         """
         rotation = self._rotation(torch.arange(start, start + ids.shape[1], device=ids.device)[None])
         runs = [run for run in _runs(groups, memory.lengths, ids.device) if len(run.texts)]
         sizes = [len(run.texts) for run in runs]
         x = self.showo.model.embed_tokens(ids)
+        last = len(self.showo.model.layers) - 1
         for index, layer in enumerate(self.showo.model.layers):
+            wanted = places if index == last else None
 
             def attend(q: Tensor, k: Tensor, v: Tensor, index: int = index) -> Tensor:
                 parts = zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
@@ -131,11 +143,10 @@ class ShowoNetwork(nn.Module):
                 return seen[0] if len(seen) == 1 else torch.cat(seen)
 
             if self._checkpointing and torch.is_grad_enabled():
-                x = checkpoint(
-                    self._layer, layer, x, rotation, attend, use_reentrant=False, preserve_rng_state=False
-                )
+                given = (layer, x, rotation, attend, wanted)
+                x = checkpoint(self._layer, *given, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = self._layer(layer, x, rotation, attend)
+                x = self._layer(layer, x, rotation, attend, wanted)
         out: Tensor = self.showo.model.final_layernorm(x)
         return out
 
@@ -144,10 +155,17 @@ class ShowoNetwork(nn.Module):
         first, last = self.vocabulary.code_offset, self.vocabulary.mask_id
         return F.linear(hidden, self.head.weight[first:last], self.head.bias[first:last])
 
-    def _layer(self, layer: nn.Module, x: Tensor, rotation: KeysValues, attend: Attend) -> Tensor:
-        """Run one layer of Phi: attention and MLP side by side on one layer norm."""
+    def _layer(
+        self, layer: nn.Module, x: Tensor, rotation: KeysValues, attend: Attend, places: Tensor | None = None
+    ) -> Tensor:
+        """Run one layer of Phi: attention and MLP side by side on one layer norm; the output at some places, or all."""
         normed, q, k, v = self._before(layer, x, rotation)
-        return self._after(layer, x, normed, attend(q, k, v))
+        attended = attend(q, k, v)
+        if places is not None:
+            x, normed, attended = (
+                part.flatten(0, 1).index_select(0, places) for part in (x, normed, attended)
+            )
+        return self._after(layer, x, normed, attended)
 
     def _rotation(self, positions: Tensor) -> KeysValues:
         """Long [B, L] -> cosines and sines of the rotary embedding, Float [B, L, 1, rotated dims]."""
