@@ -94,7 +94,8 @@ def test_what_decides_the_result_may_not_change(toy_recipe, tmp_path, change):
 
 
 def test_every_free_setting_is_one_that_there_is(toy_recipe):
-    known = set(flat(read_recipe(toy_recipe, ["watch.rewards.x=clip"])))
+    sections = ["watch.rewards.x=clip", "ema.decay=0.9", "early_stop.reward=x", "early_stop.patience=2"]
+    known = set(flat(read_recipe(toy_recipe, sections)))
     for key in FREE:
         assert any(name.startswith(key) for name in known), key
 

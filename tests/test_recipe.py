@@ -408,6 +408,6 @@ def test_a_key_that_was_there_may_go_with_the_component_it_belonged_to(toy_recip
         toy_recipe.read_text().replace('name = "p_theta1"', 'name = "p_theta1"\nthreshold = "recorded"')
     )
     recipe = read_recipe(toy_recipe, ["transition.name=ar", "transition.threshold="])
-    assert recipe.transition.settings() == {"name": "ar"}
+    assert recipe.transition.settings() == {"name": "ar", "normalize": "sum"}
     with pytest.raises(RecipeError, match=r"transition\.thresholt: unknown key"):
         read_recipe(toy_recipe, ["transition.thresholt="])
