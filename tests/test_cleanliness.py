@@ -25,7 +25,7 @@ from maskrl.types import Prompt
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from cleanliness import levels, scenes, through_tokenizer  # noqa: E402
+from cleanliness import RESULT, levels, scenes, through_tokenizer  # noqa: E402
 from planted_faults import FAULTS  # noqa: E402
 
 EVALUATION = Cleanliness(ComponentConfig())
@@ -225,3 +225,14 @@ def test_a_run_makes_it_before_and_after_training(cli, toy_recipe, tmp_path):
         assert (saved["images"], saved["numbers"]["clean"]["mean"]) == (2, 0)
     measured = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["cleanliness"] for row in measured if "cleanliness" in row] == [0, 0]
+
+
+def test_the_page_has_the_numbers_of_the_results_file():
+    page = (BENCHMARKS.parent / "docs" / "evaluation.md").read_text()
+    found = json.loads(RESULT.read_text())
+    for name, row in found["refused"].items():
+        assert row == {"painted": 1.0, "decoded": 1.0}, name
+    assert f"{found['clean']['painted']:.3f} | {found['clean']['decoded']:.3f}" in page
+    for guidance, row in found["base"].items():
+        cells = " | ".join(f"{row[measure][0]:.3f} ± {row[measure][1]:.3f}" for measure in MEASURES)
+        assert f"| base, {guidance} | {cells} |" in page
