@@ -150,13 +150,3 @@ def test_many_positions_and_codes_are_finite(tau):
     assert value.isfinite().all()
     assert -32 * 1024 < order < 0
     assert torch.autograd.grad(value.sum(), small)[0].isfinite().all()
-
-
-@pytest.mark.parametrize("name", ["plackett_luce", "p_theta2"])
-@pytest.mark.parametrize("change", ["position_policy=random", "score=max_prob"])
-def test_what_is_of_the_noisy_log_p_refuses_another_order(cli, toy_recipe, name, change):
-    changes = ["--set", f"transition.name={name}", "--set", f"sampling.{change}"]
-    changes += ["--set", "transition.order_from=0.5"] if name == "p_theta2" else []
-    result = cli("check", "on-policy", "--recipe", toy_recipe, *changes)
-    assert result.code == 2
-    assert "takes for granted that the proposals of the highest log p are revealed" in result.err

@@ -142,11 +142,3 @@ def test_a_thousand_positions_of_one_code_each_way():
         found = EXACT.log_prob(logits, made) - P2.log_prob(logits, made)
         ways = torch.lgamma(torch.tensor([1025.0, 33.0, 993.0], dtype=torch.float64))
         assert found.item() == pytest.approx((ways[1] + ways[2] - ways[0]).item(), rel=1e-6)
-
-
-@pytest.mark.parametrize("change", ["position_policy=random", "score=max_prob"])
-def test_it_refuses_another_order(cli, toy_recipe, change):
-    changes = ("--set", "transition.name=exact", "--set", f"sampling.{change}")
-    result = cli("check", "on-policy", "--recipe", toy_recipe, *changes)
-    assert result.code == 2
-    assert "takes for granted that the proposals of the highest log p are revealed" in result.err

@@ -119,9 +119,18 @@ def test_halton_without_rows_and_columns_is_one_line():
     resolve(SamplingConfig(position_policy="halton"), replace(toy().spec, grid=(2, 3)))
 
 
+TAKES_THE_CONFIDENCE_FOR_GRANTED = {
+    "p_theta1": (),
+    "exact": (),
+    "plackett_luce": (),
+    "p_theta2": ("--set", "transition.order_from=0.5"),
+}
+
+
+@pytest.mark.parametrize("name", TAKES_THE_CONFIDENCE_FOR_GRANTED)
 @pytest.mark.parametrize("change", ["position_policy=random", "score=max_prob"])
-def test_what_takes_the_confidence_for_granted_refuses_another_order(cli, toy_recipe, change):
-    changes = ("--set", "transition.name=p_theta1", "--set", f"sampling.{change}")
-    result = cli("check", "on-policy", "--recipe", toy_recipe, *changes)
+def test_what_takes_the_confidence_for_granted_refuses_another_order(cli, toy_recipe, name, change):
+    changes = ("--set", f"transition.name={name}", *TAKES_THE_CONFIDENCE_FOR_GRANTED[name])
+    result = cli("check", "on-policy", "--recipe", toy_recipe, *changes, "--set", f"sampling.{change}")
     assert result.code == 2
     assert "takes for granted that the proposals of the highest log p are revealed" in result.err

@@ -182,9 +182,8 @@ def as_others(section: EvalSection, recipe: Recipe) -> EvalSection:
         unsaid -= {"prompts"}
     said = {key: getattr(others[0].config, key) for key in unsaid}
     if "images_per_prompt" in said:
-        said["images_per_prompt"] = others[
-            0
-        ].images_per_prompt  # what its class has, where its section says nothing
+        # what its class has, where its section says nothing
+        said["images_per_prompt"] = others[0].images_per_prompt
     return replace(section, config=section.config.model_copy(update=said))
 
 
