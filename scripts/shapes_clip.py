@@ -83,7 +83,7 @@ class Batch:
 
     ``texts`` says the captions; ``pictures`` Float [2 C, 3, 48, 48] in [0, 1]; ``true``, ``false`` Bool [2 C, C]: what
     is so of every object and what of none; where neither holds (two stars, one of them left of the square) nobody can
-    tell.
+    tell. ``scenes`` are what was painted; ``spoiled`` Bool [2 C]: tokens were exchanged afterwards.
     """
 
     captions: list[Caption]
@@ -91,6 +91,8 @@ class Batch:
     pictures: Tensor
     true: Tensor
     false: Tensor
+    scenes: list[Scene]
+    spoiled: Tensor
 
     @property
     def related(self) -> Tensor:
@@ -130,6 +132,8 @@ def make_batch(families: int, magvit: Magvit, rng: np.random.Generator) -> Batch
         pictures=images,
         true=every[0] & every[1] & every[2],
         false=~(some[1] | some[2]),
+        scenes=scenes,
+        spoiled=spoiled,
     )
 
 
