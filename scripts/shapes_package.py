@@ -1,7 +1,7 @@
 r"""Copy the trained models of the shapes world into the package; frozen ones in half precision.
 
 python scripts/shapes_package.py --tokenizer work/magvit --clip work/clip --showo work/showo \
-    --image-reward work/image_reward
+    --clip-strict work/clip_strict --image-reward work/image_reward
 Those that are not named stay as they are.
 """
 
@@ -16,6 +16,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "maskrl" / "shapes" / "weights"
 NETWORKS = {
     "tokenizer": ("magvit", torch.float16),
     "clip": ("clip", torch.float16),
+    "clip-strict": ("clip_strict", torch.float16),
     "image-reward": ("image_reward", torch.float16),
     "showo": ("showo", torch.float32),
 }
