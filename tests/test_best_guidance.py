@@ -112,7 +112,7 @@ def test_a_plan_counts_the_passes_of_each_section():
             f"eval.e{i}={{ name = 'clip_score', prompts = 'shapes_geneval', guidance = {w} }}"
             for i, w in enumerate(guidances)
         ]
-        made = plan(read_recipe("shapes_clip", ["eval.geneval=", *changes]), 20, 1)
+        made = plan(read_recipe("shapes_clip", ["eval=", *changes]), 20, 1)
         return made.evaluation_flops, made.evaluated
 
     (none, images), (some, _), (both, twice) = flops(0.0), flops(2.0), flops(0.0, 2.0)
