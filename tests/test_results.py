@@ -57,3 +57,63 @@ def test_the_table_of_signal_is_that_of_its_file():
     assert len(signal) == 7
     for name, row in signal.items():
         assert f"| {name} | {row['all']['signal']:.3f} ± {row['all']['se']:.3f} |" in PAGE
+
+
+STRICT = "the stricter teacher; guidance 1, "
+TAUGHT = {  # a row of the page: a run, and after how many updates
+    "forgiving teacher, guidance 1, constant 4e-4, after 40 updates": ("guidance 1, constant rate 4e-4", 40),
+    "the same with the std of all images, cosine over 600, after 100": (
+        "guidance 1, cosine from 4e-4 over 600",
+        100,
+    ),
+    "positions by chance in training, after 40": ("positions by chance in training", 40),
+    "the same with [credit by step](equations.md), after 40": ("the same with credit by step", 40),
+    "the same, after 80": ("the same with credit by step", 80),
+    "**strict teacher**, guidance 1, cosine from 4e-4 over 100, after 50": (STRICT + "cosine", 50),
+    "the same, after 100": (STRICT + "cosine", 100),
+    "strict teacher, constant 4e-4, after 80": (STRICT + "constant", 80),
+    "the same, after 120": (STRICT + "constant", 120),
+    "both teachers added up, cosine over 100, after 50": ("the sum of both teachers", 50),
+}
+
+
+def short(value):
+    return f"{value:.3f}".removeprefix("0")
+
+
+def test_the_table_of_teachers_is_that_of_its_file():
+    runs = json.loads((RESULTS / "learner_search.json").read_text())["runs"]
+    for label, (what, updates) in TAUGHT.items():
+        run = next(run for run in runs if run["what"].startswith(what))
+        geneval, clean = run["geneval"][str(updates)], run["cleanliness"].get(str(updates), {})
+        cells = []
+        for guidance in "123":
+            numbers = [geneval.get(guidance), *clean.get(guidance, (None, None))]
+            said = ", ".join("-" if x is None else short(x) for x in numbers)
+            cells.append("-" if numbers[0] is None else said)
+        assert f"| {label} | {' | '.join(cells)} |" in PAGE
+
+
+def best(reports, evaluation, measure):
+    """The largest of an evaluation's numbers over guidances."""
+    of_it = [numbers for label, numbers in reports.items() if label.split("_")[0] == evaluation]
+    return max(of_it, key=lambda numbers: numbers[measure]["mean"])
+
+
+QUICKSTART = {"overall": ("geneval", "overall")} | {
+    name: ("cleanliness", name) for name in ("clean", "strict", "clean_and_strict")
+}
+
+
+@pytest.mark.parametrize("name", QUICKSTART)
+def test_the_readme_says_what_the_quickstart_came_to(name):
+    evaluation, measure = QUICKSTART[name]
+    rows = [json.loads(line) for line in (RESULTS / "quickstart.jsonl").read_text().splitlines()]
+    rows = sorted(rows, key=lambda row: row["seed"])
+    assert [(row["seed"], row["status"]) for row in rows] == [(seed, "finished") for seed in (0, 1, 2)]
+    sides = [[best(row[when], evaluation, measure)[measure] for when in ("before", "after")] for row in rows]
+    gains = [after["mean"] - before["mean"] for before, after in sides]
+    cells = [f"{one['mean']:.3f} ± {one['se']:.3f}" for one in sides[0]]
+    assert f"| {' | '.join([*cells, f'{gains[0]:+.3f}', shown(gains, 3, '+')])} |" in (
+        ROOT / "README.md"
+    ).read_text(encoding="utf-8").replace("**", "")
