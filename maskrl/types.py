@@ -255,6 +255,8 @@ class Trajectory:
         entropy: Float [B, T], nats: mean entropy of p over the masked positions.
         mask_id: the token that means "masked".
         sets: uint8 [B, T, N, ceil(V / 8)], as in :class:`Transition`.
+        completions: Long [B, T, N], each state with the likeliest code at every masked position; [B, T, 0] or None:
+            not recorded.
     """
 
     state: Tensor
@@ -267,6 +269,7 @@ class Trajectory:
     entropy: Tensor
     mask_id: int
     sets: Tensor | None = None
+    completions: Tensor | None = None
 
     @property
     def num_images(self) -> int:

@@ -54,7 +54,9 @@ def check_steps(
     with torch.no_grad():
         condition = answers.encode(generator, prompts)
         streams = [stream.child(i) for i in range(len(prompts))]
-        painted = rollout(generator, condition, streams, num_steps, sampling, sampling.guidance_train)
+        painted = rollout(
+            generator, condition, streams, num_steps, sampling.in_training, sampling.guidance_train
+        )
         scored = answers.scored(transition, painted, stream.child("scored"))
     score = _Scorer(generator, transition, condition, scored, sampling)
     return [_check(score, step, len(prompts)) for step in range(scored.num_steps)]

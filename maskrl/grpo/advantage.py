@@ -50,16 +50,24 @@ def standardise(values: Tensor, keep: Tensor, std: str, eps: float) -> Tensor:
     """
     if values.shape[1] < 2:
         raise RecipeError("group_size = 1: an image cannot be better than its group; choose at least 2")
-    from_first_PG = values.double() - values[:, :1].double()  # equal values: exactly 0, whatever they are
-    centred_PG = from_first_PG - from_first_PG.mean(dim=1, keepdim=True)
+    return torch.where(keep[:, None], centred(values) / scale(values, keep, std, eps), 0.0)
+
+
+def centred(values: Tensor) -> Tensor:
+    """Take off the mean of each group: Float [P, G, ...] -> the same in fp64; equal values are exactly 0."""
+    from_first = values.double() - values[:, :1].double()
+    return from_first - from_first.mean(dim=1, keepdim=True)
+
+
+def scale(values: Tensor, keep: Tensor, std: str, eps: float) -> Tensor:
+    """Return what :func:`standardise` divides by: Float [P, 1], fp64."""
+    centred_PG = centred(values)
     rounding_P1 = torch.finfo(values.dtype).eps * values.double().abs().amax(dim=1, keepdim=True)
     if std == "group":
-        scale = centred_PG.square().mean(dim=1, keepdim=True).sqrt() + eps + rounding_P1
-    elif std == "global":
-        scale = centred_PG[keep].square().mean().sqrt() + eps + rounding_P1
-    else:
-        scale = torch.ones_like(rounding_P1)
-    return torch.where(keep[:, None], centred_PG / scale, 0.0)
+        return centred_PG.square().mean(dim=1, keepdim=True).sqrt() + eps + rounding_P1
+    if std == "global":
+        return centred_PG[keep].square().mean().sqrt() + eps + rounding_P1
+    return torch.ones_like(rounding_P1)
 
 
 def standardise_each(columns: Tensor, weights: Tensor, keep: Tensor, std: str, eps: float) -> Tensor:

@@ -27,6 +27,7 @@ class Batch:
         reward_names: of the R columns.
         keep: Bool [P]: whether the group enters the loss.
         adv: Float [P, G], 0 where the group does not.
+        step_adv: Float [P, G, T], of each step by itself; None: all have the image's.
         steps: Long [k] in [0, T), those that enter the loss; weights: Float [k].
         old_logp: Float [B, k], nats: of those steps under the weights that painted; None where it is not recorded.
         metrics: of all processes, but for the seconds.
@@ -43,6 +44,7 @@ class Batch:
     reward_names: Sequence[str]
     keep: Tensor
     adv: Tensor
+    step_adv: Tensor | None
     steps: Tensor
     weights: Tensor
     old_logp: Tensor | None

@@ -15,12 +15,14 @@ from maskrl.grpo import answers
 from maskrl.grpo.actor import Actor
 from maskrl.grpo.advantage import advantages
 from maskrl.grpo.batch import Batch
+from maskrl.grpo.credit import step_advantages
 from maskrl.grpo.diversity import mean_square_difference, step_change, token_diversity
 from maskrl.grpo.logp import asked, log_probs
 from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.reward_scorer import RewardScorer, check_finite
 from maskrl.grpo.rollout import join, rollout
 from maskrl.grpo.terms import join_terms, reward_name, weights_of_columns
+from maskrl.grpo.values import values
 from maskrl.grpo.version import version
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Prompt, Trajectory
@@ -30,7 +32,8 @@ from maskrl.types import Prompt, Trajectory
 class Group:
     """The G images of one prompt: Trajectory of G rows, Float [G, 3, H, W], Float [G], and Float [G] of each term.
 
-    ``change`` is of the steps that painted, Float [G, T], whatever steps are scored.
+    ``change`` is of the steps that painted, Float [G, T], whatever steps are scored; ``values`` is Float [G, T], or
+    [G, 0] where each step has the advantage of its image.
     """
 
     trajectory: Trajectory
@@ -38,6 +41,7 @@ class Group:
     images: Tensor
     rewards: Tensor
     terms: dict[str, Tensor]
+    values: Tensor
 
 
 @torch.no_grad()
@@ -97,6 +101,7 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         reward_names=tuple(columns),
         keep=keep_S[local],
         adv=adv_SG[local],
+        step_adv=_step_advantages(actor, drawn, rewards_SG, keep_S),
         steps=steps,
         weights=weights,
         old_logp=_old_logp(actor, painter.condition, trajectory, steps) if actor.record_logp else None,
@@ -106,6 +111,16 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         | _rollout_metrics(actor, trajectory, images)
         | {"seconds_rollout": painter.seconds_rollout, "seconds_reward": painter.seconds_reward},
     )
+
+
+def _step_advantages(actor: Actor, groups: Sequence[Group], rewards: Tensor, keep: Tensor) -> Tensor | None:
+    """Return those of this process's P groups, Float [P, G, T]; None where each step has that of its image."""
+    if actor.algorithm.config.credit == "image":
+        return None
+    values_SGT = actor.process.gather(torch.stack([group.values for group in groups])).cpu()
+    adv_SGT = step_advantages(values_SGT, rewards, keep, actor.algorithm.config)
+    first = actor.process.rank * len(groups)
+    return adv_SGT[first : first + len(groups)].to(rewards.dtype)
 
 
 def _train_steps(actor: Actor, groups: Sequence[Group], update: int) -> tuple[Tensor, Tensor]:
@@ -181,6 +196,7 @@ class _Painter:
         trajectory, images = self._paint(groups, attempt, scorer)
         painted = perf_counter()
         rewards_B, terms = scorer.scores()
+        values_BT = self._values(groups, trajectory, prompts)
         for name, values_B in {
             **terms,
             reward_name(actor.reward): rewards_B,
@@ -196,8 +212,17 @@ class _Painter:
             terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
             change_GT = step_change(painted_G.proposals)
             rewards_G = rewards_B.to(images.device)[rows]
-            drawn[i] = Group(scored, change_GT, images[rows], rewards_G, terms_G)
+            values_GT = values_BT[rows].to(images.device)
+            drawn[i] = Group(scored, change_GT, images[rows], rewards_G, terms_G, values_GT)
         return drawn
+
+    def _values(self, groups: Sequence[int], trajectory: Trajectory, prompts: Sequence[Prompt]) -> Tensor:
+        """Float [B, T], or [B, 0] where each step has the advantage of its image."""
+        if self.actor.algorithm.config.credit == "image":
+            return torch.zeros(len(prompts), 0)
+        rows = torch.tensor(groups).repeat_interleave(self.actor.algorithm.config.group_size)
+        condition = self.condition.select(rows.to(trajectory.tokens.device))
+        return values(self.actor, condition, trajectory, prompts, self.update)
 
     def _paint(self, groups: Sequence[int], attempt: int, scorer: RewardScorer) -> tuple[Trajectory, Tensor]:
         actor, device = self.actor, next(self.actor.generator.module.parameters()).device
@@ -213,9 +238,10 @@ class _Painter:
             guidance = actor.algorithm.sampling.guidance_train
             settings = (
                 self.num_steps,
-                actor.algorithm.sampling,
+                actor.algorithm.sampling.in_training,
                 guidance,
                 actor.algorithm.transition.needs_sets,
+                actor.algorithm.config.credit == "step",
             )
             trajectories.append(rollout(actor.generator, condition, streams, *settings))
             images.append(answers.decode(actor.generator, trajectories[-1].tokens, condition))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -34,6 +34,10 @@ class GRPOConfig(ComponentConfig):
 
     ``advantage_of``: what is standardised within a group: the score that the reward returns, or each of its terms by
     itself, before they are added up (GDPO).
+
+    ``credit``: what the steps of an image have for their advantage: all that of the image, or each ("step") its own,
+    by what it changed in the reward of the image's likeliest completion, and by ``credit_decay`` of what later steps
+    changed (:mod:`maskrl.grpo.credit`).
     """
 
     group_size: Annotated[int, at_most(10_000, "a group is kept until it is judged as a whole")] = Field(
@@ -51,6 +55,8 @@ class GRPOConfig(ComponentConfig):
     advantage_of: Literal["score", "terms"] = "score"
     advantage_std: Literal["group", "global", "none"] = "group"
     advantage_eps: float = Field(default=1e-4, gt=0)
+    credit: Literal["image", "step"] = "image"
+    credit_decay: float = Field(default=0.8, ge=0, le=1)
     max_resamples: Annotated[int, at_most(1_000, "each paints the group anew")] = Field(default=2, ge=0)
 
     @model_validator(mode="after")
@@ -70,6 +76,15 @@ class GRPOConfig(ComponentConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _credits_a_score(self) -> Self:
+        if self.credit == "step" and self.advantage_of == "terms":
+            raise ValueError(
+                "credit = 'step' follows the score, and advantage_of = 'terms' standardises its parts; choose"
+                " advantage_of = 'score', or credit = 'image'"
+            )
+        return self
+
     def steps(self, spec: GeneratorSpec) -> int:
         """T before any reduction: the recipe's number, else the generator's published one."""
         return self.num_steps or spec.sampler.num_steps
@@ -79,10 +94,10 @@ class SamplingConfig(ComponentConfig):
     """How images are drawn; ``None`` means the generator's published default (``guidance_train``: 0).
 
     Names are those of the tables in ``maskrl/grpo``: ``schedule`` says how many positions a step reveals,
-    ``position_policy`` which: by default the most confident, by their ``score`` with Gumbel noise, whose temperature
-    goes by ``temperature_rule`` from ``tau_init`` (0: no noise). Logits of proposals are divided by
-    ``value_temperature``, which goes by ``value_temperature_rule``; a step's guidance follows from ``guidance_train``
-    or ``guidance_eval`` by ``guidance_rule``.
+    ``position_policy`` which (``position_policy_train``: in training; None: the same): by default the most confident,
+    by their ``score`` with Gumbel noise, whose temperature goes by ``temperature_rule`` from ``tau_init`` (0: no
+    noise). Logits of proposals are divided by ``value_temperature``, which goes by ``value_temperature_rule``; a step's
+    guidance follows from ``guidance_train`` or ``guidance_eval`` by ``guidance_rule``.
     """
 
     schedule: Annotated[str | None, name_of(SCHEDULES, "schedule")] = None
@@ -94,6 +109,7 @@ class SamplingConfig(ComponentConfig):
     value_temperature: float | None = Field(default=None, gt=0)
     score: Annotated[str | None, name_of(SCORES, "score")] = None
     position_policy: Annotated[str | None, name_of(POSITION_POLICIES, "position_policy")] = None
+    position_policy_train: Annotated[str | None, name_of(POSITION_POLICIES, "position_policy")] = None
     guidance_rule: Annotated[str | None, name_of(GUIDANCE_RULES, "guidance_rule")] = None
     guidance_train: float | None = None
     guidance_eval: float | None = None
@@ -111,6 +127,7 @@ class Sampling:
     value_temperature: float
     score: str
     position_policy: str
+    position_policy_train: str
     guidance_rule: str
     guidance_train: float
     guidance_eval: float
@@ -120,6 +137,11 @@ class Sampling:
     def guidance_loss(self) -> float:
         """The guidance under which transitions are scored."""
         return 0.0 if self.guidance_in_loss == "rollout_only" else self.guidance_train
+
+    @property
+    def in_training(self) -> Sampling:
+        """The same with training's ``position_policy``: by these images are painted that teach."""
+        return replace(self, position_policy=self.position_policy_train)
 
     @property
     def is_by_log_prob(self) -> bool:
@@ -152,9 +174,11 @@ def resolve(
         raise refused(generator or MaskedGenerator, f"spec.sampler: {said}") from error
     given = {name: value for name, value in config.model_dump().items() if value is not None}
     wanted = {**published, **given}
-    if wanted["position_policy"] == "halton" and spec.grid is None:
+    wanted.setdefault("position_policy_train", wanted["position_policy"])
+    by_place = [key for key in ("position_policy", "position_policy_train") if wanted[key] == "halton"]
+    if by_place and spec.grid is None:
         raise RecipeError(
-            'sampling.position_policy = "halton" spreads over rows and columns, and the tokens of this generator have'
+            f'sampling.{by_place[0]} = "halton" spreads over rows and columns, and the tokens of this generator have'
             ' none (spec.grid = None); choose "random"'
         )
     return Sampling(**{field.name: wanted[field.name] for field in fields(Sampling)})

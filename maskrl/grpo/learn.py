@@ -120,6 +120,7 @@ def _recorded(learner: Learner, batch: Batch, pairs: Pairs) -> Tensor | None:
 
 def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
     """List every trained step of every image of some groups, image by image."""
+    adv_BT = batch.adv.flatten()[:, None] if batch.step_adv is None else batch.step_adv.flatten(0, 1)
     device, num_steps = batch.trajectory.state.device, len(batch.steps)
     images_b = torch.tensor([i * group_size + g for i in groups for g in range(group_size)], dtype=torch.long)
     rows_K = images_b.repeat_interleave(num_steps)
@@ -129,7 +130,9 @@ def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
         steps=batch.steps.repeat(len(images_b)).to(device),
         kept=kept_K.to(device),
         weights=(batch.weights.repeat(len(images_b)) * kept_K).to(device),
-        adv=batch.adv.flatten()[rows_K].to(device),
+        adv=adv_BT.expand(-1, batch.trajectory.num_steps)[rows_K, batch.steps.repeat(len(images_b))].to(
+            device
+        ),
     )
 
 

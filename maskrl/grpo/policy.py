@@ -63,11 +63,12 @@ def policy_logits(
 
 
 def check_score(transition: TransitionProb, sampling: Sampling) -> None:
-    """Refuse a transition probability whose formula is not that of the sampler.
+    """Refuse a transition probability whose formula is not that of the sampler in training.
 
     Raises:
         RecipeError: it is not.
     """
+    sampling = sampling.in_training
     if transition.needs_log_prob and not sampling.is_by_log_prob:
         raise RecipeError(
             f"{type(transition).__name__} takes for granted that the proposals of the highest log p are revealed, but"

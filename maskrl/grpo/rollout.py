@@ -29,6 +29,7 @@ def rollout(
     sampling: Sampling,
     guidance: float,
     record_sets: bool = False,
+    record_completions: bool = False,
 ) -> Trajectory:
     """Paint one image per stream.
 
@@ -40,6 +41,7 @@ def rollout(
         sampling: the rules by which a step proposes and chooses.
         guidance: w in (1 + w) * cond - w * uncond, before the rule of each step.
         record_sets: whether the trajectory has the set {k} of eq. 14 of every position.
+        record_completions: whether it has the likeliest code of every masked position.
     """
     spec = generator.spec
     taus = temperatures(num_steps, sampling.temperature_rule, sampling.tau_init)
@@ -53,9 +55,16 @@ def rollout(
         at = StepIndex(torch.full((len(streams),), t, device=device), num_steps)
         inputs = (generator, tokens_BN, condition, at, sampling, guidance, tokens_BN == spec.mask_id)
         rule = _rule(generator, at, sampling, counts[t], taus[t])
-        steps.append(
-            unmask(guided_logits(*inputs), tokens_BN, noise_BT2N[:, t], rule, spec.mask_id, record_sets)
+        made = unmask(
+            guided_logits(*inputs),
+            tokens_BN,
+            noise_BT2N[:, t],
+            rule,
+            spec.mask_id,
+            record_sets,
+            record_completions=record_completions,
         )
+        steps.append(made)
         tokens_BN = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, tokens_BN)
     record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
     tau_T = torch.tensor(taus, dtype=torch.float32, device=device)

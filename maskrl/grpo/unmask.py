@@ -43,7 +43,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Unmasked:
-    """What one step of :func:`rollout` did; the fields are those of :class:`maskrl.types.Transition`."""
+    """What one step of :func:`rollout` did; the fields are those of :class:`maskrl.types.Trajectory`."""
 
     state: Tensor
     proposals: Tensor
@@ -52,6 +52,7 @@ class Unmasked:
     threshold: Tensor
     entropy: Tensor
     sets: Tensor
+    completions: Tensor
 
 
 def unmask(
@@ -62,6 +63,7 @@ def unmask(
     mask_id: int,
     record_sets: bool = False,
     portion: int | None = None,
+    record_completions: bool = False,
 ) -> Unmasked:
     """Propose a code at every masked position and reveal the best.
 
@@ -73,6 +75,7 @@ def unmask(
         mask_id: the token that means "masked".
         record_sets: whether ``sets`` holds anything.
         portion: positions at a time, which changes memory and speed only; None: as :data:`PORTION` says.
+        record_completions: whether ``completions`` holds anything.
 
     Source: eq. 5. Ties go to the lowest index.
     """
@@ -105,6 +108,9 @@ def unmask(
         threshold=threshold_B.double().exp(),
         entropy=entropy_M.view(len(state), -1).mean(dim=1),
         sets=_spread(sets_MW, masked_BN, 0),
+        completions=state.masked_scatter(masked_BN, logits.argmax(dim=-1))
+        if record_completions
+        else state[:, :0],
     )
 
 

@@ -19,6 +19,7 @@ from maskrl.grpo import answers
 from maskrl.grpo.actor import Actor, Portions
 from maskrl.grpo.algorithm import Algorithm
 from maskrl.grpo.config import Sampling, resolve
+from maskrl.grpo.credit import check_credit
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.policy import check_score
 from maskrl.grpo.schedule import unmask_counts
@@ -102,6 +103,7 @@ def set_up(recipe: Recipe) -> Setup:
     transition = recipe.transition.build()
     _check_estimator(recipe, transition)
     check_score(transition, sampling)
+    check_credit(recipe.grpo, transition, sampling)
     training, images = recipe.training, share * recipe.grpo.group_size
     optimizer = build_optimizer(trained_parameters(generator).values(), training)
     learning_rate, stream = LearningRate(optimizer, training), Stream(recipe.seed)
