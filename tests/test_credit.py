@@ -1,0 +1,251 @@
+"""Credit by step: what each step changed in what its image was going to score."""
+
+import pytest
+import torch
+from test_update import gradient_of, logps, split
+from toy import PROMPTS, Scripted, ToyReward, gradients, toy, toy_halves
+
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.sampled import sampling_settings
+from maskrl.grpo.advantage import standardise
+from maskrl.grpo.config import GRPOConfig, SamplingConfig, resolve
+from maskrl.grpo.credit import check_credit, step_advantages
+from maskrl.grpo.positions import POSITION_POLICIES, SCORES
+from maskrl.grpo.unmask import Rule, unmask
+from maskrl.grpo.update import collect, learn
+from maskrl.recipe import read_recipe
+from maskrl.training.setup import set_up
+from maskrl.transitions.p_theta2 import PTheta2
+from maskrl.transitions.random_remask import RandomRemask
+from maskrl.types import Stream
+
+BY_STEP = {"credit": "step", "credit_decay": 0.6}
+BY_CHANCE = {"position_policy_train": "random"}
+TRANSITION = PTheta2(PTheta2.Config())
+
+
+def halves(**changes):
+    config = {**BY_STEP, **changes.pop("config", {})}
+    return toy_halves(transition=TRANSITION, config=config, sampling=BY_CHANCE, **changes)
+
+
+def example(groups=5, size=4, steps=6):
+    stream = torch.Generator().manual_seed(3)
+    rewards = torch.randn(groups, size, generator=stream)
+    values = 0.5 * torch.randn(groups, size, steps, generator=stream) + rewards[..., None]
+    return values, rewards, torch.tensor([True, True, False, True, True])[:groups]
+
+
+def by_hand(values, rewards, keep, decay, divisor):
+    """The definition, number by number."""
+    groups, size, steps = values.shape
+    kept = [p for p in range(groups) if keep[p]]
+    reward = [[float(rewards[p, g] - rewards[p].mean()) for g in range(size)] for p in range(groups)]
+    value = [
+        [[float(values[p, g, t] - values[p, :, t].mean()) for t in range(steps)] for g in range(size)]
+        for p in range(groups)
+    ]
+    slope = [0.0] * steps
+    for t in range(1, steps):
+        both = sum(value[p][g][t] * reward[p][g] for p in kept for g in range(size))
+        slope[t] = min(1.0, max(0.0, both / sum(value[p][g][t] ** 2 for p in kept for g in range(size))))
+    wanted = torch.zeros(groups, size, steps, dtype=torch.float64)
+    for p in kept:
+        for g in range(size):
+            expected = [0.0, *(slope[t] * value[p][g][t] for t in range(1, steps)), reward[p][g]]
+            for t in range(steps):
+                changes = (decay ** (k - t) * (expected[k + 1] - expected[k]) for k in range(t, steps))
+                wanted[p, g, t] = sum(changes) / float(divisor[p])
+    return wanted
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("std", ["group", "global", "none"])
+def test_each_advantage_against_plain_loops(decay, std):
+    values, rewards, keep = example()
+    config = GRPOConfig(credit="step", credit_decay=decay, advantage_std=std)
+    image = standardise(rewards, keep, std, config.advantage_eps)
+    centred = (rewards - rewards.mean(dim=1, keepdim=True)).double()
+    divisor = torch.where(keep, (centred / image)[:, 0], 1.0)
+    found = step_advantages(values, rewards, keep, config)
+    torch.testing.assert_close(found, by_hand(values, rewards, keep, decay, divisor), rtol=1e-4, atol=1e-6)
+    assert (found[2] == 0).all()
+    torch.testing.assert_close(found.sum(dim=1), torch.zeros(5, 6, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_values_that_say_nothing_leave_each_step_the_advantage_of_its_image():
+    _, rewards, keep = example()
+    config = GRPOConfig(credit="step", credit_decay=1.0)
+    image = standardise(rewards, keep, "group", config.advantage_eps)[..., None].expand(-1, -1, 6)
+    for values in (
+        torch.full((5, 4, 6), 7.0),
+        -rewards[..., None].expand(-1, -1, 6),
+    ):  # the slope is not negative
+        torch.testing.assert_close(step_advantages(values, rewards, keep, config), image)
+
+
+def test_the_step_after_which_all_is_known_has_all_the_credit():
+    _, rewards, keep = example()
+    values = torch.zeros(5, 4, 6)
+    values[..., 3:] = rewards[..., None]  # before step 3 nobody knows anything, and step 2 decides
+    config = GRPOConfig(credit="step", credit_decay=0.0)
+    found = step_advantages(values, rewards, keep, config)
+    image = standardise(rewards, keep, "group", config.advantage_eps)
+    torch.testing.assert_close(found[..., 2], image)
+    assert found[..., [0, 1, 3, 4, 5]].abs().max() < 1e-6
+
+
+def test_completions_hold_the_likeliest_code_of_every_masked_position():
+    made = halves()
+    batch = collect(made.actor, PROMPTS[:2], 0)
+    seen = batch.trajectory
+    rows = torch.arange(seen.num_images)
+    for t in range(seen.num_steps):
+        at = seen.transitions(rows, torch.full_like(rows, t))
+        condition = made.generator.encode(batch.prompts).select(rows // 3)
+        likeliest = made.generator.logits(at.state, condition, at.step, torch.zeros(len(rows))).argmax(dim=-1)
+        wanted = torch.where(at.state == seen.mask_id, likeliest, at.state)
+        assert torch.equal(seen.completions[:, t], wanted)
+    assert collect(toy_halves().actor, PROMPTS[:2], 0).trajectory.completions.numel() == 0
+
+
+DRAWN_AGAIN = {"filter": Scripted([False, True, True, False], [True, False], [False])}
+
+
+@pytest.mark.parametrize("changes", [{"reward_batch": 5}, {"rollout_batch": 4}, DRAWN_AGAIN])
+def test_a_batch_has_the_advantages_of_what_its_completions_score(changes):
+    made = halves(**changes)
+    batch = collect(made.actor, PROMPTS, 1)
+    seen, prompts = batch.trajectory, [prompt for prompt in PROMPTS for _ in range(3)]
+    condition = made.generator.encode(prompts)
+    values = torch.zeros(len(prompts), seen.num_steps)
+    for t in range(1, seen.num_steps):
+        images = made.generator.decode(seen.completions[:, t], condition)
+        values[:, t] = made.actor.reward.score(images, prompts)
+    wanted = step_advantages(values.view(4, 3, -1), batch.rewards, batch.keep, made.algorithm.config)
+    torch.testing.assert_close(batch.step_adv, wanted.float())
+    assert batch.step_adv.std(dim=-1).max() > 0.1
+
+
+def test_each_step_is_learnt_from_with_its_own_advantage():
+    made = halves()
+    batch = collect(made.actor, PROMPTS, 0)
+    learn(made.learner, batch)
+    found = gradients(made.generator).clone()
+    logp = logps(made, batch)
+    loss = -(logp * batch.step_adv.flatten(0, 1) * batch.weights).sum() / len(logp)
+    made.generator.module.zero_grad()
+    torch.testing.assert_close(found, gradient_of(loss, made.generator), rtol=1e-6, atol=1e-9)
+    of_images = collect(halves(config={"credit": "image"}).actor, PROMPTS, 0)
+    assert of_images.step_adv is None
+    assert torch.equal(of_images.trajectory.tokens, batch.trajectory.tokens)
+    assert torch.equal(of_images.adv, batch.adv)
+
+
+def test_splitting_the_prompts_changes_no_advantage():
+    changes = {"transition": TRANSITION, "config": {**BY_STEP, "max_resamples": 0}, "sampling": BY_CHANCE}
+    made = toy_halves(**changes)
+    batch = collect(made.actor, PROMPTS, 2)
+    learn(made.learner, batch)
+    for part, (seat, found, _) in enumerate(split(PROMPTS, 2, **changes)):
+        torch.testing.assert_close(found.step_adv, batch.step_adv[2 * part : 2 * part + 2])
+        torch.testing.assert_close(
+            gradients(seat.generator), gradients(made.generator), rtol=1e-10, atol=1e-12
+        )
+
+
+def test_a_reward_of_an_unfinished_image_that_is_no_number_is_named():
+    class Late(ToyReward):
+        calls = 0
+
+        def score(self, images, prompts):
+            self.calls += 1
+            return super().score(images, prompts) * (1.0 if self.calls < 2 else torch.nan)
+
+    made = halves(reward=Late(Late.Config()), reward_batch=100)
+    with pytest.raises(TrainingError, match="update 0, of an unfinished image: the reward 'Late' gave nan"):
+        collect(made.actor, PROMPTS[:1], 0)
+
+
+def test_training_chooses_positions_its_own_way_and_evaluation_as_before():
+    generator, chance = toy(), {"position_policy": "random"}
+    by = {
+        name: resolve(SamplingConfig(**x), generator.spec)
+        for name, x in (("train", BY_CHANCE), ("all", chance))
+    }
+    assert (by["train"].position_policy, by["train"].in_training.position_policy) == ("confidence", "random")
+    assert by["all"].in_training == by["all"]
+    plain = resolve(SamplingConfig(), generator.spec)
+    assert plain.in_training == plain
+    first, second, third = (
+        collect(toy_halves(transition=TRANSITION, sampling=x).actor, PROMPTS[:2], 0).trajectory
+        for x in (BY_CHANCE, chance, {})
+    )
+    assert torch.equal(first.reveal_rank, second.reveal_rank)
+    assert not torch.equal(first.reveal_rank, third.reveal_rank)
+    paints = [
+        sampling_settings(generator, PROMPTS, 1, 3, x, Stream(0)) for x in (by["train"], plain, by["all"])
+    ]
+    assert paints[0] == paints[1] != paints[2]
+
+
+def refused(changes):
+    with pytest.raises(RecipeError) as error:
+        set_up(read_recipe("shapes_clip", ["training.device=cpu", *changes]))
+    return str(error.value)
+
+
+def test_credit_by_step_is_refused_where_a_step_s_score_has_a_mean_of_its_own():
+    said = refused(["grpo.credit=step"])
+    assert "needs positions that are chosen whatever is proposed there" in said
+    for advice in ("sampling.position_policy_train=random", "sampling.score=max_prob", "grpo.credit=image"):
+        name, value = advice.split("=")
+        assert f"{name} = '{value}'" in said
+        set_up(read_recipe("shapes_clip", ["training.device=cpu", "grpo.credit=step", advice]))
+    by_chance = ["grpo.credit=step", "sampling.position_policy_train=random"]
+    said = refused([*by_chance, "transition.name=random_remask"])
+    assert "RandomRemask scores others; choose transition.name = 'p_theta2'" in said
+    with pytest.raises(
+        RecipeError, match=r"follows the score.*choose advantage_of = 'score', or credit = 'image'"
+    ):
+        read_recipe("shapes_clip", [*by_chance, "grpo.advantage_of=terms"])
+
+
+def test_what_scores_other_steps_is_refused_with_any_order():
+    config, sampling = GRPOConfig(credit="step"), resolve(SamplingConfig(**BY_CHANCE), toy().spec)
+    check_credit(config, TRANSITION, sampling)
+    with pytest.raises(RecipeError, match="of the steps that painted"):
+        check_credit(config, RandomRemask(RandomRemask.Config()), sampling)
+
+
+@pytest.mark.parametrize(
+    ("policy", "score", "tau", "is_free"),
+    [
+        ("random", "log_prob", 1.0, True),
+        ("confidence", "max_prob", 1.0, True),
+        ("confidence", "log_prob", 1.0, False),
+        ("confidence", "log_prob", 0.0, False),
+    ],
+)
+def test_the_mean_score_of_what_is_revealed_is_0_where_positions_are_free_of_values(
+    policy, score, tau, is_free
+):
+    rows, places, codes, mask = 20_000, 4, 3, 3
+    stream = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(places, codes, generator=stream, dtype=torch.float64)
+    packed = logits.repeat(rows, 1)
+    rule = Rule(
+        2,
+        tau,
+        score=lambda some, codes, logp: SCORES[score](toy(), some, codes, logp, None),
+        order=POSITION_POLICIES[policy],
+    )
+    uniform = torch.rand(rows, 2, places, generator=stream)
+    made = unmask(packed, torch.full((rows, places), mask), uniform, rule, mask)
+    revealed = (made.reveal_rank >= 0)[..., None]
+    of_row = torch.where(
+        revealed, torch.eye(codes + 1)[made.proposals][..., :codes] - logits.softmax(-1), 0.0
+    )
+    error = of_row.std(dim=0) / rows**0.5
+    deviation = (of_row.mean(dim=0).abs() / error.clamp(min=1e-12)).max()
+    assert deviation < 4.5 if is_free else deviation > 20
