@@ -233,6 +233,15 @@ def test_a_reference_guidance_and_several_steps_cost_their_passes():
     assert changed.flops["rollout"] == pytest.approx(2 * plain.flops["rollout"])
 
 
+def test_credit_by_step_judges_an_image_as_often_as_it_has_steps():
+    plain = plan(read_recipe("shapes_clip", SMALL), 8, 1)
+    by_step = ("grpo.credit=step", "sampling.position_policy_train=random", "transition.name=p_theta2")
+    changed = plan(read_recipe("shapes_clip", [*SMALL, *by_step]), 8, 1)
+    steps = read_recipe("shapes_clip", SMALL).grpo.num_steps
+    for name in ("decode", "reward"):
+        assert changed.flops[name] == pytest.approx(steps * plain.flops[name])
+
+
 def test_held_out_rewards_take_memory_always_and_time_now_and_then():
     plain = plan(read_recipe("shapes_clip", SMALL), 8, 1)
     watched = ("watch.rewards.gold.name=clip", "watch.rewards.gold.model=ViT-B-32", "watch.every=5")

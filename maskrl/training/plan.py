@@ -91,7 +91,7 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
     reward_parameters, reward_flops = answers.cost(recipe.reward.component, recipe.reward.config)
     watched = [answers.cost(chosen.component, chosen.config) for chosen in recipe.watch.rewards.values()]
     reward_parameters += sum(parameters for parameters, _ in watched)
-    reward_flops += sum(flops for _, flops in watched) / recipe.watch.every
+    watched_flops = sum(flops for _, flops in watched) / recipe.watch.every
     images = training.prompts_per_update // processes * recipe.grpo.group_size
     trained = cost.parameters if recipe.lora is None else _adapters(cost, recipe.lora)
     work = Work(recipe, cost, images)
@@ -103,8 +103,8 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
         transient=_transient(recipe, cost, work),
         flops={
             "rollout": work.rollout(),
-            "decode": images * cost.decode_flops,
-            "reward": images * reward_flops,
+            "decode": work.judged * cost.decode_flops,
+            "reward": work.judged * reward_flops + images * watched_flops,
             "update": work.update(),
         },
         recomputed_flops=work.recomputed() if training.activation_checkpointing else 0.0,

@@ -17,7 +17,8 @@ class Work:
     """What one process does in an update.
 
     Attributes:
-        images: painted in an update; ``pairs``: (image, step) pairs that enter the loss.
+        images: painted in an update; ``judged``: those and unfinished ones.
+        pairs: (image, step) pairs that enter the loss.
         branches: forward passes of an image at a step of the rollout; ``branches_in_loss`` and
             ``branches_in_evaluation`` there.
     """
@@ -27,6 +28,7 @@ class Work:
         self._sampling = resolve(recipe.sampling, cost.spec, recipe.generator.component)
         reducer = recipe.reducer.build()
         num_steps = answers.rollout_steps(reducer, recipe.grpo.steps(cost.spec))
+        self.judged = images * (num_steps if recipe.grpo.credit == "step" else 1)
         self._masked = self._masked_at(num_steps, self._sampling)
         self._scores_remasked = recipe.transition.component.needs_remasked or bool(recipe.grpo.kl_coef)
         steps, _ = answers.train_steps(reducer, num_steps, Stream(recipe.seed))
