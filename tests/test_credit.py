@@ -3,7 +3,7 @@
 import pytest
 import torch
 from test_update import gradient_of, logps, split
-from toy import PROMPTS, Scripted, ToyReward, gradients, toy, toy_halves
+from toy import PROMPTS, Scripted, ToyGenerator, ToyReward, gradients, toy, toy_halves
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.sampled import sampling_settings
@@ -84,6 +84,16 @@ def test_values_that_say_nothing_leave_each_step_the_advantage_of_its_image():
         torch.testing.assert_close(step_advantages(values, rewards, keep, config), image)
 
 
+def test_completions_that_vary_less_than_what_follows_are_not_stretched():
+    _, rewards, keep = example()
+    values = 0.5 * rewards[..., None].expand(-1, -1, 6)  # the slope would be 2
+    config = GRPOConfig(credit="step", credit_decay=0.0)
+    found = step_advantages(values, rewards, keep, config)
+    half = 0.5 * standardise(rewards, keep, "group", config.advantage_eps)
+    for t, wanted in enumerate([half, *[torch.zeros_like(half)] * 4, half]):
+        torch.testing.assert_close(found[..., t], wanted)
+
+
 def test_the_step_after_which_all_is_known_has_all_the_credit():
     _, rewards, keep = example()
     values = torch.zeros(5, 4, 6)
@@ -109,12 +119,20 @@ def test_completions_hold_the_likeliest_code_of_every_masked_position():
     assert collect(toy_halves().actor, PROMPTS[:2], 0).trajectory.completions.numel() == 0
 
 
+class Tinted(ToyGenerator):
+    """Paints by its condition too."""
+
+    def decode(self, tokens, condition):
+        assert len(tokens) == len(condition.numbers)
+        return super().decode(tokens, condition) * condition.numbers[:, None, None, None] / 16
+
+
 DRAWN_AGAIN = {"filter": Scripted([False, True, True, False], [True, False], [False])}
 
 
 @pytest.mark.parametrize("changes", [{"reward_batch": 5}, {"rollout_batch": 4}, DRAWN_AGAIN])
 def test_a_batch_has_the_advantages_of_what_its_completions_score(changes):
-    made = halves(**changes)
+    made = halves(generator=Tinted(ToyGenerator.Config()), **changes)
     batch = collect(made.actor, PROMPTS, 1)
     seen, prompts = batch.trajectory, [prompt for prompt in PROMPTS for _ in range(3)]
     condition = made.generator.encode(prompts)
@@ -125,6 +143,22 @@ def test_a_batch_has_the_advantages_of_what_its_completions_score(changes):
     wanted = step_advantages(values.view(4, 3, -1), batch.rewards, batch.keep, made.algorithm.config)
     torch.testing.assert_close(batch.step_adv, wanted.float())
     assert batch.step_adv.std(dim=-1).max() > 0.1
+
+
+def test_completions_are_judged_once_the_filter_has_chosen():
+    judged = []
+
+    class Counted(ToyReward):
+        def score(self, images, prompts):
+            judged.extend(prompt.text for prompt in prompts)
+            return super().score(images, prompts)
+
+    rounds = [False, True, True, False], [True, False], [False]
+    collect(halves(reward=Counted(Counted.Config()), filter=Scripted(*rounds)).actor, PROMPTS, 1)
+    finished, unfinished = 3 * sum(map(len, rounds)), 3 * 4 * (3 - 1)
+    assert len(judged) == finished + unfinished
+    of_each = [prompt.text for prompt in PROMPTS for _ in range(3)]
+    assert judged[finished:] == 2 * of_each
 
 
 def test_each_step_is_learnt_from_with_its_own_advantage():
@@ -152,6 +186,34 @@ def test_splitting_the_prompts_changes_no_advantage():
         torch.testing.assert_close(
             gradients(seat.generator), gradients(made.generator), rtol=1e-10, atol=1e-12
         )
+
+
+def test_processes_that_draw_again_agree_with_one():
+    shared = {"transition": TRANSITION, "config": BY_STEP, "sampling": BY_CHANCE}
+    rounds = [True, False, False, False], [True, False, False], [True, False]
+    made = toy_halves(filter=Scripted(*rounds), **shared)
+    batch = collect(made.actor, PROMPTS, 2)
+    learn(made.learner, batch)
+    assert batch.keep.tolist() == [True, True, True, False]
+    seats = split(PROMPTS, 2, filter=Scripted(*rounds), **shared)
+    torch.testing.assert_close(torch.cat([found.step_adv for _, found, _ in seats]), batch.step_adv)
+    assert (batch.step_adv[3] == 0).all()
+    assert (batch.step_adv[:3].abs().amax(dim=(1, 2)) > 0.1).all()
+    for seat, _, _ in seats:
+        torch.testing.assert_close(
+            gradients(seat.generator), gradients(made.generator), rtol=1e-10, atol=1e-12
+        )
+
+
+def test_a_finished_image_without_a_number_is_named_before_its_completions():
+    class Never(ToyReward):
+        def score(self, images, prompts):
+            return super().score(images, prompts) * torch.nan
+
+    with pytest.raises(
+        TrainingError, match=r"^update 0: the reward 'Never' gave nan for an image of 'bright'"
+    ):
+        collect(halves(reward=Never(Never.Config())).actor, PROMPTS[:1], 0)
 
 
 def test_a_reward_of_an_unfinished_image_that_is_no_number_is_named():

@@ -32,8 +32,7 @@ from maskrl.types import Prompt, Trajectory
 class Group:
     """The G images of one prompt: Trajectory of G rows, Float [G, 3, H, W], Float [G], and Float [G] of each term.
 
-    ``change`` is of the steps that painted, Float [G, T], whatever steps are scored; ``values`` is Float [G, T], or
-    [G, 0] where each step has the advantage of its image.
+    ``change`` is of the steps that painted, Float [G, T], whatever steps are scored.
     """
 
     trajectory: Trajectory
@@ -41,7 +40,6 @@ class Group:
     images: Tensor
     rewards: Tensor
     terms: dict[str, Tensor]
-    values: Tensor
 
 
 @torch.no_grad()
@@ -88,6 +86,9 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         else torch.ones(len(columns))
     )
     adv_SG = advantages(rewards_SG, columns_SGR, weights_R, keep_S, config)
+    started = perf_counter()
+    step_adv = _step_advantages(actor, painter, trajectory, rewards_SG, keep_S)
+    painter.seconds_reward += perf_counter() - started
     steps, weights = _train_steps(actor, drawn, update)
     return Batch(
         update=update,
@@ -101,7 +102,7 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         reward_names=tuple(columns),
         keep=keep_S[local],
         adv=adv_SG[local],
-        step_adv=_step_advantages(actor, drawn, rewards_SG, keep_S),
+        step_adv=step_adv,
         steps=steps,
         weights=weights,
         old_logp=_old_logp(actor, painter.condition, trajectory, steps) if actor.record_logp else None,
@@ -113,14 +114,19 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
     )
 
 
-def _step_advantages(actor: Actor, groups: Sequence[Group], rewards: Tensor, keep: Tensor) -> Tensor | None:
+def _step_advantages(
+    actor: Actor, painter: _Painter, trajectory: Trajectory, rewards: Tensor, keep: Tensor
+) -> Tensor | None:
     """Return those of this process's P groups, Float [P, G, T]; None where each step has that of its image."""
-    if actor.algorithm.config.credit == "image":
+    config, num_groups = actor.algorithm.config, len(painter.prompts)
+    if config.credit == "image":
         return None
-    values_SGT = actor.process.gather(torch.stack([group.values for group in groups])).cpu()
-    adv_SGT = step_advantages(values_SGT, rewards, keep, actor.algorithm.config)
-    first = actor.process.rank * len(groups)
-    return adv_SGT[first : first + len(groups)].to(rewards.dtype)
+    rows = torch.arange(num_groups, device=trajectory.tokens.device).repeat_interleave(config.group_size)
+    prompts = [prompt for prompt in painter.prompts for _ in range(config.group_size)]
+    values_BT = values(actor, painter.condition.select(rows), trajectory, prompts, painter.update)
+    values_SGT = actor.process.gather(values_BT.view(num_groups, config.group_size, -1)).cpu()
+    first = actor.process.rank * num_groups
+    return step_advantages(values_SGT, rewards, keep, config)[first : first + num_groups].to(rewards.dtype)
 
 
 def _train_steps(actor: Actor, groups: Sequence[Group], update: int) -> tuple[Tensor, Tensor]:
@@ -196,7 +202,6 @@ class _Painter:
         trajectory, images = self._paint(groups, attempt, scorer)
         painted = perf_counter()
         rewards_B, terms = scorer.scores()
-        values_BT = self._values(groups, trajectory, prompts)
         for name, values_B in {
             **terms,
             reward_name(actor.reward): rewards_B,
@@ -212,17 +217,8 @@ class _Painter:
             terms_G = {name: values_B.to(images.device)[rows] for name, values_B in terms.items()}
             change_GT = step_change(painted_G.proposals)
             rewards_G = rewards_B.to(images.device)[rows]
-            values_GT = values_BT[rows].to(images.device)
-            drawn[i] = Group(scored, change_GT, images[rows], rewards_G, terms_G, values_GT)
+            drawn[i] = Group(scored, change_GT, images[rows], rewards_G, terms_G)
         return drawn
-
-    def _values(self, groups: Sequence[int], trajectory: Trajectory, prompts: Sequence[Prompt]) -> Tensor:
-        """Float [B, T], or [B, 0] where each step has the advantage of its image."""
-        if self.actor.algorithm.config.credit == "image":
-            return torch.zeros(len(prompts), 0)
-        rows = torch.tensor(groups).repeat_interleave(self.actor.algorithm.config.group_size)
-        condition = self.condition.select(rows.to(trajectory.tokens.device))
-        return values(self.actor, condition, trajectory, prompts, self.update)
 
     def _paint(self, groups: Sequence[int], attempt: int, scorer: RewardScorer) -> tuple[Trajectory, Tensor]:
         actor, device = self.actor, next(self.actor.generator.module.parameters()).device

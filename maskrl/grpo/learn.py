@@ -120,19 +120,22 @@ def _recorded(learner: Learner, batch: Batch, pairs: Pairs) -> Tensor | None:
 
 def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
     """List every trained step of every image of some groups, image by image."""
-    adv_BT = batch.adv.flatten()[:, None] if batch.step_adv is None else batch.step_adv.flatten(0, 1)
     device, num_steps = batch.trajectory.state.device, len(batch.steps)
     images_b = torch.tensor([i * group_size + g for i in groups for g in range(group_size)], dtype=torch.long)
     rows_K = images_b.repeat_interleave(num_steps)
+    steps_K = batch.steps.repeat(len(images_b))
     kept_K = batch.keep[rows_K // group_size].float()
+    adv_K = (
+        batch.adv.flatten()[rows_K]
+        if batch.step_adv is None
+        else batch.step_adv.flatten(0, 1)[rows_K, steps_K]
+    )
     return Pairs(
         rows=rows_K.to(device),
-        steps=batch.steps.repeat(len(images_b)).to(device),
+        steps=steps_K.to(device),
         kept=kept_K.to(device),
         weights=(batch.weights.repeat(len(images_b)) * kept_K).to(device),
-        adv=adv_BT.expand(-1, batch.trajectory.num_steps)[rows_K, batch.steps.repeat(len(images_b))].to(
-            device
-        ),
+        adv=adv_K.to(device),
     )
 
 

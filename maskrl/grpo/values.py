@@ -35,7 +35,7 @@ def values(
         PluginError: a component's answer is none.
     """
     assert trajectory.completions is not None, "the rollout recorded no completions"
-    found = [torch.zeros(len(prompts))]
+    found = [torch.zeros(len(prompts), device=trajectory.tokens.device)]
     for completion_BN in trajectory.completions.unbind(dim=1)[1:]:
         scorer = RewardScorer(actor.reward, prompts, actor.portions.reward_batch, overlap=False)
         for rows in torch.arange(len(prompts)).split(actor.portions.rollout_batch):
@@ -43,5 +43,5 @@ def values(
             scorer.add(answers.decode(actor.generator, completion_BN[at], condition.select(at)))
         score_B = scorer.scores()[0]
         check_finite(reward_name(actor.reward), score_B, prompts, f"update {update}, of an unfinished image")
-        found.append(score_B.cpu())
+        found.append(score_B.to(found[0]))
     return torch.stack(found, dim=1)
