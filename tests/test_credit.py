@@ -271,6 +271,42 @@ def test_credit_by_step_is_refused_where_a_step_s_score_has_a_mean_of_its_own():
         RecipeError, match=r"follows the score.*choose advantage_of = 'score', or credit = 'image'"
     ):
         read_recipe("shapes_clip", [*by_chance, "grpo.advantage_of=terms"])
+    read_recipe("shapes_clip", [*by_chance, "grpo.advantage_of=score"])
+    read_recipe("shapes_clip", [*by_chance, "grpo.advantage_of=terms", "grpo.credit=image"])
+    set_up(read_recipe("shapes_clip", ["training.device=cpu", *by_chance, "transition.name=p_theta2"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("PTheta1", ["transition.name=p_theta1"]), ("PTheta2", ["transition.order_from=0.5"])],
+)
+def test_what_is_of_the_most_confident_is_told_of_another_transition_too(name, changes):
+    said = refused(["grpo.credit=step", *changes])
+    assert (
+        f"{name} refuses such positions: choose transition.name = 'p_theta2' too, without order_from" in said
+    )
+    asked = ["training.device=cpu", "grpo.credit=step", "sampling.position_policy_train=random"]
+    set_up(read_recipe("shapes_clip", [*asked, "transition.name=p_theta2"]))
+
+
+def test_the_policy_of_training_is_named_where_it_is_what_a_transition_refuses():
+    of_train = ["transition.name=p_theta1", "sampling.position_policy_train=random"]
+    said = refused(of_train)
+    assert 'sampling has score = "log_prob" and position_policy_train = "random"' in said
+    assert 'choose score = "log_prob" and position_policy_train = "confidence", or another' in said
+    advice = "sampling.position_policy_train=confidence"
+    set_up(read_recipe("shapes_clip", ["training.device=cpu", *of_train, advice]))
+    of_both = ["transition.name=p_theta1", "sampling.position_policy=random"]
+    assert 'and position_policy = "confidence", or another' in refused(of_both)
+    set_up(read_recipe("shapes_clip", ["training.device=cpu", *of_both, advice]))
+
+
+def test_names_of_training_s_policy_are_looked_up_as_evaluation_s_are():
+    with pytest.raises(RecipeError, match=r"position_policy_train.*'centre'.*random"):
+        read_recipe("shapes_clip", ["sampling.position_policy_train=centre"])
+    with pytest.raises(RecipeError, match=r'position_policy_train = "halton" spreads.*choose "random"'):
+        resolve(SamplingConfig(position_policy_train="halton"), toy().spec)
+    resolve(SamplingConfig(position_policy_train="random"), toy().spec)
 
 
 def test_what_scores_other_steps_is_refused_with_any_order():

@@ -57,9 +57,12 @@ def check_credit(config: GRPOConfig, transition: TransitionProb, sampling: Sampl
         return
     chosen = sampling.in_training
     if chosen.position_policy == "confidence" and chosen.score != "max_prob":
+        name = type(transition).__name__
+        other = f"; {name} refuses such positions: choose transition.name = 'p_theta2' too, without order_from"
         raise RecipeError(
             "grpo.credit = 'step' needs positions that are chosen whatever is proposed there, or learning drifts; set"
             " sampling.position_policy_train = 'random', or sampling.score = 'max_prob', or grpo.credit = 'image'"
+            + (other if transition.needs_log_prob else "")
         )
     if type(transition).scored is not TransitionProb.scored:
         raise RecipeError(

@@ -68,10 +68,12 @@ def check_score(transition: TransitionProb, sampling: Sampling) -> None:
     Raises:
         RecipeError: it is not.
     """
-    sampling = sampling.in_training
-    if transition.needs_log_prob and not sampling.is_by_log_prob:
+    painted = sampling.in_training
+    if transition.needs_log_prob and not painted.is_by_log_prob:
+        is_apart = painted.position_policy != sampling.position_policy
+        key = "position_policy_train" if is_apart else "position_policy"
         raise RecipeError(
             f"{type(transition).__name__} takes for granted that the proposals of the highest log p are revealed, but"
-            f' sampling has score = "{sampling.score}" and position_policy = "{sampling.position_policy}";'
-            ' choose score = "log_prob" and position_policy = "confidence", or another transition'
+            f' sampling has score = "{painted.score}" and {key} = "{painted.position_policy}";'
+            f' choose score = "log_prob" and {key} = "confidence", or another transition'
         )
