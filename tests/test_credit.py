@@ -36,7 +36,7 @@ def example(groups=5, size=4, steps=6):
     return values, rewards, torch.tensor([True, True, False, True, True])[:groups]
 
 
-def by_hand(values, rewards, keep, decay, divisor):
+def by_hand(values, rewards, keep, decay, divisor, std):
     """The definition, number by number."""
     groups, size, steps = values.shape
     kept = [p for p in range(groups) if keep[p]]
@@ -51,11 +51,17 @@ def by_hand(values, rewards, keep, decay, divisor):
         slope[t] = min(1.0, max(0.0, both / sum(value[p][g][t] ** 2 for p in kept for g in range(size))))
     wanted = torch.zeros(groups, size, steps, dtype=torch.float64)
     for p in kept:
+        expected = [
+            [0.0, *(slope[t] * value[p][g][t] for t in range(1, steps)), reward[p][g]] for g in range(size)
+        ]
+        by = float(divisor[p])
+        if std == "group":
+            spreads = [(sum(expected[g][t] ** 2 for g in range(size)) / size) ** 0.5 for t in range(steps)]
+            by = max(by, *spreads)
         for g in range(size):
-            expected = [0.0, *(slope[t] * value[p][g][t] for t in range(1, steps)), reward[p][g]]
             for t in range(steps):
-                changes = (decay ** (k - t) * (expected[k + 1] - expected[k]) for k in range(t, steps))
-                wanted[p, g, t] = sum(changes) / float(divisor[p])
+                changes = (decay ** (k - t) * (expected[g][k + 1] - expected[g][k]) for k in range(t, steps))
+                wanted[p, g, t] = sum(changes) / by
     return wanted
 
 
@@ -68,9 +74,20 @@ def test_each_advantage_against_plain_loops(decay, std):
     centred = (rewards - rewards.mean(dim=1, keepdim=True)).double()
     divisor = torch.where(keep, (centred / image)[:, 0], 1.0)
     found = step_advantages(values, rewards, keep, config)
-    torch.testing.assert_close(found, by_hand(values, rewards, keep, decay, divisor), rtol=1e-4, atol=1e-6)
+    wanted = by_hand(values, rewards, keep, decay, divisor, std)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
     assert (found[2] == 0).all()
     torch.testing.assert_close(found.sum(dim=1), torch.zeros(5, 6, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("difference", [0.0, 1e-6])
+@pytest.mark.parametrize("std", ["group", "global"])
+def test_a_group_that_ends_alike_teaches_no_more_than_others(std, difference):
+    values, rewards, keep = example()
+    rewards[0] = 0.5 + difference * torch.arange(4)  # its completions differ all the same
+    config = GRPOConfig(credit="step", credit_decay=0.6, advantage_std=std)
+    found = step_advantages(values, rewards, keep, config).abs().amax(dim=(1, 2))
+    assert 0.05 < found[0] < 4
 
 
 def test_values_that_say_nothing_leave_each_step_the_advantage_of_its_image():

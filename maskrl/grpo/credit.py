@@ -20,7 +20,9 @@ def step_advantages(values: Tensor, rewards: Tensor, keep: Tensor, config: GRPOC
 
         A_t = sum over k >= t of credit_decay ** (k - t) * (u_{k+1} - u_k),
 
-    divided as the advantage of images is. At ``credit_decay`` = 1 it is the image's advantage less what was expected.
+    divided as the advantage of images is; by the group's std where that is asked for, but of whichever ``u`` varies
+    most: in a group whose finished images score alike the rewards' is 0, and what was expected need not be. At
+    ``credit_decay`` = 1 it is what the image gained less what was expected.
 
     Args:
         values: Float [P, G, T], what the completion before each step scores, the groups of all processes.
@@ -43,8 +45,11 @@ def step_advantages(values: Tensor, rewards: Tensor, keep: Tensor, config: GRPOC
     for change_PG in reversed(change_PGT.unbind(dim=-1)):
         credit.append(change_PG + config.credit_decay * credit[-1])
     credit_PGT = torch.stack(credit[:0:-1], dim=-1)
-    divisor_P11 = scale(rewards, keep, config.advantage_std, config.advantage_eps)[..., None]
-    return torch.where(keep[:, None, None], credit_PGT / divisor_P11, 0.0)
+    divisor_P1 = scale(rewards, keep, config.advantage_std, config.advantage_eps)
+    if config.advantage_std == "group":
+        spread_P1 = expected.square().mean(dim=1).amax(dim=-1, keepdim=True).sqrt()
+        divisor_P1 = torch.maximum(divisor_P1, spread_P1)
+    return torch.where(keep[:, None, None], credit_PGT / divisor_P1[..., None], 0.0)
 
 
 def check_credit(config: GRPOConfig, transition: TransitionProb, sampling: Sampling) -> None:
@@ -58,7 +63,9 @@ def check_credit(config: GRPOConfig, transition: TransitionProb, sampling: Sampl
     chosen = sampling.in_training
     if chosen.position_policy == "confidence" and chosen.score != "max_prob":
         name = type(transition).__name__
-        other = f"; {name} refuses such positions: choose transition.name = 'p_theta2' too, without order_from"
+        other = (
+            f"; {name} refuses such positions: choose transition.name = 'p_theta2' too, without order_from"
+        )
         raise RecipeError(
             "grpo.credit = 'step' needs positions that are chosen whatever is proposed there, or learning drifts; set"
             " sampling.position_policy_train = 'random', or sampling.score = 'max_prob', or grpo.credit = 'image'"
