@@ -52,7 +52,20 @@ from maskrl.transitions.p_theta1 import PTheta1
 from maskrl.types import Cost, Prompt, Stream, Trajectory
 
 RESULTS = Path(__file__).parent / "results"
-SAMPLING = Sampling("cosine", "compound", 1.0, 0.0, 0.0, "same")
+SAMPLING = Sampling(
+    schedule="cosine",
+    temperature_rule="compound",
+    tau_init=1.0,
+    value_temperature_rule="constant",
+    value_temperature=1.0,
+    score="log_prob",
+    position_policy="confidence",
+    position_policy_train="confidence",
+    guidance_rule="constant",
+    guidance_train=0.0,
+    guidance_eval=0.0,
+    guidance_in_loss="same",
+)
 TRANSITION = PTheta1(PTheta1.Config())
 SUBJECTS = ("a", "b c", "d e f")  # words of the stand-in tokenizer
 GROUP = 6  # images of a prompt, as in the paper
