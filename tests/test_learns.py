@@ -19,7 +19,9 @@ def test_a_few_updates_raise_the_reward(tmp_path):
         "tracking.tensorboard=false",
         "tracking.samples_every=1000",
     ]
-    train(read_recipe("benchmarks/studies/small.toml", overrides), tmp_path / "run", resume=False, display=False)
+    train(
+        read_recipe("benchmarks/studies/small.toml", overrides), tmp_path / "run", resume=False, display=False
+    )
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     rewards = [row["reward_mean"] for row in rows if row["kind"] == "update"]
     assert len(rewards) == 6
