@@ -215,9 +215,10 @@ def test_saving_memory_saves_memory():
 
 @pytest.mark.slow
 def test_the_full_size_fits_where_it_is_said_to_fit():
-    recipe = read_recipe(
-        "shapes_clip", [*FULL_SIZE, "eval.geneval.batch=6"]
-    )  # as the paper's recipes paint them
+    evaluation = (
+        "eval.one={ name = 'clip_score', prompts = 'shapes_geneval', batch = 6 }"  # as the paper's recipes
+    )
+    recipe = read_recipe("shapes_clip", [*FULL_SIZE, "eval=", evaluation])
     made = plan(recipe, 20, 1)
     (_, checkpointed), *_, (_, smallest) = cheaper(recipe)
     assert made.peak > 40 * 2**30  # the paper's setting, without any saving
@@ -279,8 +280,8 @@ def test_the_command_prints_both_tables_and_what_would_fit(cli):
         "rollout",
         "transitions",
         "TFLOP/s measured",
-        "100 updates: ",
-        "evaluations: 1920 images, ",
+        "140 updates: ",
+        "evaluations: 8640 images, ",
     ):
         assert word in result.out
     advice = re.search(r"more than 0.032 GiB; ([\d.]+) MiB with (--set .*)", result.out)
