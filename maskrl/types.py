@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -255,8 +255,7 @@ class Trajectory:
         entropy: Float [B, T], nats: mean entropy of p over the masked positions.
         mask_id: the token that means "masked".
         sets: uint8 [B, T, N, ceil(V / 8)], as in :class:`Transition`.
-        completions: Long [B, T, N], each state with the likeliest code at every masked position; [B, T, 0] or None:
-            not recorded.
+        completions: Long [B, T, N], each state filled up with the likeliest codes; [B, T, 0] or None: not recorded.
     """
 
     state: Tensor
@@ -297,7 +296,5 @@ class Trajectory:
 
     def select(self, rows: Tensor) -> Trajectory:
         """Pick images: ``rows`` Long [K] in [0, B)."""
-        kept: Any = {"tau": self.tau, "mask_id": self.mask_id}
-        return Trajectory(
-            **kept, **{name: _at(v, rows) for name, v in vars(self).items() if name not in kept}
-        )
+        shared = ("tau", "mask_id")
+        return replace(self, **{name: _at(v, rows) for name, v in vars(self).items() if name not in shared})
