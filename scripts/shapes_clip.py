@@ -70,6 +70,14 @@ def model_config() -> dict[str, object]:
     }
 
 
+def build() -> open_clip.CLIP:
+    """Make the network, with random weights."""
+    config = model_config()["model_cfg"]
+    assert isinstance(config, dict)
+    text_config = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
+    return open_clip.CLIP(**{**config, "text_cfg": text_config})
+
+
 def write_config(folder: Path) -> None:
     """Write everything a local open_clip model needs but its weights."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -217,10 +225,7 @@ def main() -> None:
     write_config(args.out)
     torch.manual_seed(args.seed)
     magvit = load_magvit(args.tokenizer).eval()
-    config = model_config()["model_cfg"]
-    assert isinstance(config, dict)
-    text_config = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
-    model = open_clip.CLIP(**{**config, "text_cfg": text_config})
+    model = build()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{args.out}")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.05

@@ -1,6 +1,6 @@
 """Teach the tiny CLIP not to forgive, after step 3 and a training under it; see maskrl/shapes/weights/CARD.md.
 
-python scripts/shapes_clip_strict.py --runs runs/a runs/b --out work/clip_strict --steps 500
+python scripts/shapes_clip_strict.py --runs runs/a runs/b --out work/clip_strict
 
 Starts from the CLIP in the package, for which a caption is true of a picture that shows *at least* what it says.
 Reinforcement learning finds that out: objects too many, half-made shapes. Here a caption is true of a picture that
@@ -24,7 +24,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from shapes_clip import SIDE, Batch, make_batch, model_config
+from shapes_clip import SIDE, Batch, build, make_batch
 from shapes_common import PREFIXES, pictures
 from torch import Tensor
 
@@ -133,21 +133,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", nargs="*", default=[], help="folders of trainings under an earlier teacher")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=350)
     parser.add_argument("--families", type=int, default=16)
     parser.add_argument("--painted", type=int, default=96, help="generators' pictures a step")
     parser.add_argument("--batches", type=int, default=25, help=f"of {AT_ONCE} pictures, of every generator")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=11)
     args = parser.parse_args()
+    if args.out.exists():
+        parser.error(f"{args.out} is there already; name another folder, or move it away")
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     before = Path(open_path("package:maskrl/shapes/weights/clip"))
-    shutil.copytree(before, args.out)
-    config = model_config()["model_cfg"]
-    assert isinstance(config, dict)
-    text_config = {k: v for k, v in config["text_cfg"].items() if k != "hf_tokenizer_name"}
-    model = open_clip.CLIP(**{**config, "text_cfg": text_config})
+    model = build()
     weights = load_file(before / "open_clip_model.safetensors")
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     model.train()
@@ -173,6 +171,7 @@ def main() -> None:
         running = 0.95 * running + 0.05 * loss.item() if step else loss.item()
         if step % 50 == 0 or step == args.steps - 1:
             print(f"step {step} loss {running:.4f} {time.time() - began:.0f} s", flush=True)
+    shutil.copytree(before, args.out)  # only now: a run that dies leaves no old weights under the new name
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, args.out / "open_clip_model.safetensors")
 
