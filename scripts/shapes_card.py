@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from maskrl.component import ComponentConfig
-from maskrl.evals.engine import evaluate
 from maskrl.evals.generate import generate
+from maskrl.evals.live import evaluate
 from maskrl.evaluations.geneval import GenEvalBenchmark, judge_image
 from maskrl.generators.showo.generator import Showo
 from maskrl.geneval.metadata import TASKS

@@ -5,6 +5,7 @@ from conftest import TOY
 from toy_run import geneval_prompts
 
 import maskrl
+from maskrl.evals import live
 from maskrl.evals.results import Report, Result, read_report, read_result
 from maskrl.evaluations.geneval import GenEvalBenchmark
 from maskrl.evaluations.numbers import differences
@@ -118,6 +119,49 @@ def test_a_plan_counts_the_passes_of_each_section():
     (none, images), (some, _), (both, twice) = flops(0.0), flops(2.0), flops(0.0, 2.0)
     assert (both, twice) == (none + some, 2 * images)
     assert 1.5 * none < some <= 2 * none
+
+
+def test_a_plan_counts_shared_images_once():
+    section = "prompts = 'shapes_geneval', guidance = 1.0"
+    changes = [
+        f"eval.a={{ name = 'geneval', {section}, detector = 'shapes', images_per_prompt = 2, every = 4, subset = 1 }}",
+        f"eval.b={{ name = 'cleanliness', {section}, images_per_prompt = 3, every = 8, subset = 1 }}",
+    ]
+    made = plan(read_recipe("shapes_clip", ["eval=", "training.updates=17", *changes]), 20, 1)
+    tasks = 6  # after updates 4 and 12 two of each, after 8 and 16 three
+    assert made.evaluated == 2 * 3 * 240 + (2 + 3 + 2 + 3) * tasks
+
+
+def test_sections_that_see_the_same_images_have_them_painted_once(toy_recipe, tmp_path, monkeypatch):
+    """Two of equal images, one of fewer of them, one at another guidance; every second update also in between."""
+    (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
+    often = "every = 1\nsubset = 1\n"
+    sections = {"geneval": often, "same": often, "one": "images_per_prompt = 1\n", "g4": "guidance = 4.0\n"}
+    toy_recipe.write_text(
+        toy_recipe.read_text()
+        + "".join(
+            f"[eval.{label}]\n{SECTION.replace('images_per_prompt = 2', '') if label == 'one' else SECTION}{more}"
+            for label, more in sections.items()
+        )
+    )
+    painted = []
+    paint = live.sample_pairs
+    monkeypatch.setattr(
+        live,
+        "sample_pairs",
+        lambda generator, prompts, pairs, *rest: (
+            painted.extend(pairs) or paint(generator, prompts, pairs, *rest)
+        ),
+    )
+    recipe = read_recipe(toy_recipe)
+    result = train(recipe, tmp_path / "run", resume=False, display=False)
+    prompts = len(geneval_prompts().splitlines())
+    between = len({row["tag"] for row in result.before["geneval"].rows}) * (recipe.training.updates - 1)
+    assert len(painted) == 2 * (2 * prompts + 2 * prompts) + 2 * between
+    for reports in (result.before, result.after):
+        assert reports["geneval"].rows == reports["same"].rows != reports["g4"].rows
+        first = [row for row in reports["same"].rows if row["filename"].endswith("00000.png")]
+        assert list(reports["one"].rows) == first
 
 
 def test_a_command_paints_at_the_sections_guidance_or_at_the_one_it_is_given(cli, recipe, tmp_path):

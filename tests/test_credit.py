@@ -293,6 +293,12 @@ def test_credit_by_step_is_refused_where_a_step_s_score_has_a_mean_of_its_own():
     set_up(read_recipe("shapes_clip", ["training.device=cpu", *by_chance, "transition.name=p_theta2"]))
 
 
+def test_a_decay_that_nothing_reads_is_refused():
+    with pytest.raises(RecipeError, match=r"credit_decay = 0\.5 .* choose credit = 'step', or leave"):
+        read_recipe("shapes_clip", ["grpo.credit_decay=0.5"])
+    read_recipe("shapes_clip", ["grpo.credit_decay=0.5", "grpo.credit=step"])
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [("PTheta1", ["transition.name=p_theta1"]), ("PTheta2", ["transition.order_from=0.5"])],

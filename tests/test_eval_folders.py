@@ -17,7 +17,7 @@ import maskrl
 from maskrl.component import Chosen, ComponentConfig
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.comparison import compare, compare_files
-from maskrl.evals.engine import evaluate_folder
+from maskrl.evals.folder import evaluate_folder
 from maskrl.evals.images import open_folder
 from maskrl.evals.results import read_report, read_result, read_rows
 from maskrl.evals.sampled import _claim, sample_folder

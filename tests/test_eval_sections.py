@@ -235,7 +235,7 @@ def test_a_companion_that_changed_has_the_row_judged_again(cli, tmp_path, monkey
     import spots
     from test_probe import paint
 
-    from maskrl.evals.engine import evaluate_folder
+    from maskrl.evals.folder import evaluate_folder
     from maskrl.evals.images import open_folder
 
     folder, out = paint(tmp_path / "images"), tmp_path / "out"

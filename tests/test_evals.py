@@ -14,9 +14,10 @@ from torch import nn
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.comparison import compare
-from maskrl.evals.engine import ALONE, evaluate
 from maskrl.evals.generate import generate
 from maskrl.evals.images import open_folder
+from maskrl.evals.live import Asked, evaluate, evaluate_together
+from maskrl.evals.ranks import ALONE
 from maskrl.evals.results import Report, Result, read_report, write_report
 from maskrl.evals.sampled import sample_folder
 from maskrl.evaluations.geneval import GenEvalBenchmark, judge_image
@@ -372,3 +373,17 @@ def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path):
         list(writers.map(write, range(4)))
     assert [path.name for path in tmp_path.iterdir()] == ["same.txt"]
     assert (tmp_path / "same.txt").read_text() == "the same"
+
+
+def test_evaluations_that_see_the_same_images_have_them_painted_once(monkeypatch):
+    generator, detector = Mosaic(Mosaic.Config()), Tiles(Tiles.Config())
+    few, many = built.geneval(detector), built.geneval(detector)
+    decoded = []
+    decode = generator.decode
+    monkeypatch.setattr(
+        generator, "decode", lambda tokens, of: decoded.append(len(tokens)) or decode(tokens, of)
+    )
+    settings = {"sampling": SAMPLING, "num_steps": 2, "stream": STREAM, "batch": 7}
+    together = evaluate_together([Asked(few, 1), Asked(many, 4)], generator, PROMPTS, **settings)
+    assert sum(decoded) == 4 * len(PROMPTS)
+    assert together == [run(images_per_prompt=1), run(images_per_prompt=4)]

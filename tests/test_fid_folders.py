@@ -17,8 +17,8 @@ from pytorch_fid import inception as library
 from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import shares
-from maskrl.evals.engine import evaluate_folder
 from maskrl.evals.flat import formats, open_any
+from maskrl.evals.folder import evaluate_folder
 from maskrl.evals.reference import make_reference
 from maskrl.evals.results import read_result
 from maskrl.evaluations import fid, inception

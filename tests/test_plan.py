@@ -281,7 +281,7 @@ def test_the_command_prints_both_tables_and_what_would_fit(cli):
         "transitions",
         "TFLOP/s measured",
         "140 updates: ",
-        "evaluations: 8640 images, ",
+        "evaluations: 5760 images, ",
     ):
         assert word in result.out
     advice = re.search(r"more than 0.032 GiB; ([\d.]+) MiB with (--set .*)", result.out)

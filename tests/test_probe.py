@@ -9,7 +9,7 @@ import pytest
 import spots
 
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.evals.engine import evaluate_folder
+from maskrl.evals.folder import evaluate_folder
 from maskrl.evals.images import open_folder
 from maskrl.evals.results import read_result, read_rows
 from maskrl.evals.sampled import image_name, write_image, write_prompt

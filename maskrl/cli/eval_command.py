@@ -131,7 +131,7 @@ def _settings(component: type[Evaluation], label: str, name: str, own: dict[str,
 
 
 def _evaluate(component: type[Evaluation], name: str, own: dict[str, Any], options: Options) -> None:
-    from maskrl.evals.engine import evaluate_folder
+    from maskrl.evals.folder import evaluate_folder
     from maskrl.training.evaluating import taken_of
 
     place, short = results_folder(options.out, options.run, options.images), registry.short_name(name)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from maskrl.errors import MaskRLError
-from maskrl.grpo.processes import Process
+from maskrl.grpo.processes import Process, SingleProcess
 
+ALONE = SingleProcess()
 ShowProgress = Callable[[int, int], None]
 T = TypeVar("T")
 

@@ -83,6 +83,11 @@ class GRPOConfig(ComponentConfig):
                 "credit = 'step' follows the score, and advantage_of = 'terms' standardises its parts; choose"
                 " advantage_of = 'score', or credit = 'image'"
             )
+        if self.credit == "image" and self.credit_decay != type(self).model_fields["credit_decay"].default:
+            raise ValueError(
+                f"credit_decay = {self.credit_decay} says how the credit of a step fades, and credit = 'image' gives"
+                " every step that of the image; choose credit = 'step', or leave credit_decay out"
+            )
         return self
 
     def steps(self, spec: GeneratorSpec) -> int:

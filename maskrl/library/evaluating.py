@@ -14,7 +14,7 @@ from maskrl.interfaces import MaskedGenerator
 from maskrl.recipe import Recipe, read_section
 from maskrl.registry import short_name
 from maskrl.runtime.placement import Placement
-from maskrl.training.evaluating import as_others, build_evaluation
+from maskrl.training.evaluating import as_others, build_evaluation, run_together
 from maskrl.types import Prompt
 
 
@@ -53,7 +53,8 @@ def evaluate_generator(
     prompts = None if texts is None else [Prompt(text) for text in texts]
     steps = recipe.grpo.steps(generator.spec)
     one = build_evaluation(label, section, recipe, steps, sampling, placement, prompts)
-    return one.full(generator, silent)
+    (report,) = run_together([one], generator, silent)
+    return report
 
 
 def _texts(prompts: Any) -> list[str] | None:

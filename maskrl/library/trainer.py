@@ -20,6 +20,7 @@ from maskrl.library.model import Model
 from maskrl.library.sources import Sampler, sample_steps, written
 from maskrl.recipe import Recipe, read_recipe
 from maskrl.rewards.function import Function
+from maskrl.training.evaluating import run_together
 from maskrl.training.loop import train
 from maskrl.training.result import TrainResult
 from maskrl.training.setup import Setup, set_up
@@ -122,7 +123,8 @@ class Trainer:
         known = next((one for one in setup.evaluations if one.label == name), None)
         with setup.shown():
             if known is not None and not settings:
-                return known.full(generator, silent)
+                (report,) = run_together([known], generator, silent)
+                return report
             return evaluate_generator(self.recipe, generator, setup.placement, sampling, name, settings)
 
     def _built(self) -> Setup:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from maskrl.errors import RecipeError
 from maskrl.eval_section import EvalConfig, EvalSection
-from maskrl.evals.engine import check, evaluate
+from maskrl.evals.live import Asked, check, evaluate_together
 from maskrl.evals.results import Report
 from maskrl.evaluations import answers
 from maskrl.grpo.config import Sampling
@@ -23,6 +23,7 @@ from maskrl.runtime.prompts import load_prompts, prompts_digest
 from maskrl.types import Prompt, Stream
 
 Show = Callable[[int, int], None]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,19 @@ class RunEvaluation:
     stream: Stream
     process: Placement
 
-    def full(self, generator: MaskedGenerator, progress: Show) -> Report:
-        """Evaluate on every prompt."""
-        return self._run(generator, self.prompts, progress)
+    @property
+    def asked(self) -> Asked:
+        """What is measured, by how many images."""
+        return Asked(self.evaluation, self.section.images_per_prompt)
 
-    def brief(self, generator: MaskedGenerator, progress: Show) -> Report:
-        """Evaluate on the first ``subset`` prompts of each task."""
-        return self._run(
-            generator, first_of_each(self.evaluation, self.prompts, self.section.config.subset), progress
-        )
+    def brief(self) -> RunEvaluation:
+        """Return the same on the first ``subset`` prompts of each task."""
+        return replace(self, prompts=first_of_each(self.evaluation, self.prompts, self.section.config.subset))
+
+    @property
+    def sees(self) -> tuple[Any, ...]:
+        """What its images depend on. Two evaluations of a run that see the same differ at most in how many."""
+        return self.num_steps, self.sampling, list(self.prompts)
 
     def is_right(self, image: Tensor, prompt: Prompt) -> bool | None:
         """Judge one image, Float [3, H, W] in [0, 1]; None of a prompt that is none of the evaluation's."""
@@ -59,19 +64,34 @@ class RunEvaluation:
         """Say what it reads, by contents."""
         return contents_of(self.evaluation, self.prompts)
 
-    def _run(self, generator: MaskedGenerator, prompts: Sequence[Prompt], progress: Show) -> Report:
-        return evaluate(
-            self.evaluation,
-            generator,
-            prompts,
-            sampling=self.sampling,
-            num_steps=self.num_steps,
-            images_per_prompt=self.section.images_per_prompt,
-            stream=self.stream,
-            batch=self.section.config.batch,
-            process=self.process,
-            progress=progress,
-        )
+
+def alike(items: Iterable[Item], sees: Callable[[Item], Any]) -> list[list[Item]]:
+    """Put together what sees the same images, which are then painted once."""
+    groups: list[list[Item]] = []
+    for item in items:
+        for group in groups:
+            if sees(item) == sees(group[0]):
+                group.append(item)
+                break
+        else:
+            groups.append([item])
+    return groups
+
+
+def run_together(group: Sequence[RunEvaluation], generator: MaskedGenerator, progress: Show) -> list[Report]:
+    """Evaluate by the same images; the reports are in the order of the evaluations."""
+    first = group[0]
+    return evaluate_together(
+        [one.asked for one in group],
+        generator,
+        first.prompts,
+        sampling=first.sampling,
+        num_steps=first.num_steps,
+        stream=first.stream,
+        batch=min(one.section.config.batch for one in group),
+        process=first.process,
+        progress=progress,
+    )
 
 
 def build_evaluations(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -14,15 +14,14 @@ from time import perf_counter
 from maskrl import files
 from maskrl.errors import TrainingError
 from maskrl.evals.ranks import run_on_main
-from maskrl.evals.results import RESULT, Report, write_report
-from maskrl.interfaces import MaskedGenerator
+from maskrl.evals.results import RESULT, Report
 from maskrl.recipe import Recipe
 from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime.folder import begin, check_folder, check_updates, default_folder, note_saved
 from maskrl.runtime.metrics import MetricsLog, last_update
 from maskrl.training.best_guidance import best_of
 from maskrl.training.display import Display
-from maskrl.training.evaluating import RunEvaluation, row_of
+from maskrl.training.evaluating import RunEvaluation, alike, row_of, run_together
 from maskrl.training.failing import memory, rescuing
 from maskrl.training.lessons import Lessons
 from maskrl.training.opening import (
@@ -33,6 +32,7 @@ from maskrl.training.opening import (
     open_log,
     read_before,
     results_folder,
+    write_results,
 )
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.result import TrainResult
@@ -42,8 +42,6 @@ from maskrl.training.signals import Stop
 from maskrl.training.state import Progress, read_progress, restore
 from maskrl.training.tables import plain_console
 from maskrl.training.updating import make_update
-
-Measure = Callable[[MaskedGenerator, Callable[[int, int], None]], Report]
 
 
 def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: str = "run") -> TrainResult:
@@ -126,7 +124,7 @@ class _Run:
     def go(self, checkpoint: checkpoints.Checkpoint | None) -> TrainResult:
         """Measure and paint the base, put the checkpoint's weights in its place, and train on."""
         is_new = checkpoint is None
-        before = {one.label: self._before(one, is_new) for one in self.setup.evaluations}
+        before = self._before(is_new)
         self.screen.now("painting the sample prompts")
         painted = self._paint("before")
         if checkpoint is not None:
@@ -135,8 +133,9 @@ class _Run:
         if checkpoint is None and self.placement.is_main and not self._is_over():
             checkpoints.try_saving(self.folder / "checkpoints", self.setup.trained)
         if not self._is_over():
-            of = self.recipe.training.updates
-            self.screen.now(f"update {self.progress.update + 1} of {of} is under way")
+            self.screen.now(
+                f"update {self.progress.update + 1} of {self.recipe.training.updates} is under way"
+            )
         while not self._is_over():
             # as it is now: the row of an evaluation that fails later is written again when the run is resumed
             with rescuing(self.setup, partial(self._rescue, replace(self.progress))):
@@ -145,7 +144,7 @@ class _Run:
             if self._due(self.recipe.checkpoint.every) or self._is_over():
                 self._save()
             self._leave_if_asked()
-        after = {one.label: self._after(one) for one in self.setup.evaluations}
+        after = self._after()
         picture = self._before_after(painted)
         self.screen.finish()
         for one in self.setup.evaluations:
@@ -225,57 +224,58 @@ class _Run:
 
     def _evaluate_if_due(self) -> None:
         """Evaluate and paint between updates, where it is time to."""
-        for one in self.setup.evaluations:
-            if self._due(one.section.config.every):
-                self._evaluate(one, "during", one.brief)
+        due = [one.brief() for one in self.setup.evaluations if self._due(one.section.config.every)]
+        for label, report in self._measure(due, "during"):
+            self._row("eval", row_of(label, "during", report))
         if self._due(self.recipe.tracking.samples_every):
             self._paint(checkpoints.name(self.progress.update))
 
-    def _before(self, one: RunEvaluation, is_new: bool) -> Report:
+    def _before(self, is_new: bool) -> dict[str, Report]:
         """Evaluate the base, or read what an earlier start of this run has measured."""
-        folder = results_folder(self.folder, one.label, "before")
-        if self.placement.share((folder / RESULT).exists()):
-            report = read_before(self.folder, one.label)
-            self.screen.evaluated(one.label, "before", report)
-        else:
-            self.screen.now("evaluating the base model")
-            report = self._measure(one, "before", one.full)
-            self._write_report(report, folder, 0)
-        if is_new:
-            self._row("eval", row_of(one.label, "before", report))
-        return report
+        known = {}
+        for one in self.setup.evaluations:
+            if self.placement.share((results_folder(self.folder, one.label, "before") / RESULT).exists()):
+                known[one.label] = read_before(self.folder, one.label)
+                self.screen.evaluated(one.label, "before", known[one.label])
+        left = [one for one in self.setup.evaluations if one.label not in known]
+        for label, report in self._measure(left, "before"):
+            self._write_report(report, label, "before")
+            known[label] = report
+        reports = {one.label: known[one.label] for one in self.setup.evaluations}
+        for label, report in reports.items() if is_new else ():
+            self._row("eval", row_of(label, "before", report))
+        return reports
 
-    def _after(self, one: RunEvaluation) -> Report:
-        report = self._evaluate(one, "after", one.full)
-        folder = results_folder(self.folder, one.label, "after")
-        self._write_report(report, folder, self.progress.update)
-        return report
+    def _after(self) -> dict[str, Report]:
+        reports = {}
+        for label, report in self._measure(self.setup.evaluations, "after"):
+            self._row("eval", row_of(label, "after", report))
+            self._write_report(report, label, "after")
+            reports[label] = report
+        return reports
 
-    def _evaluate(self, one: RunEvaluation, when: str, measure: Measure) -> Report:
-        report = self._measure(one, when, measure)
-        self._row("eval", row_of(one.label, when, report))
-        return report
+    def _measure(self, evaluations: Sequence[RunEvaluation], when: str) -> Iterator[tuple[str, Report]]:
+        """Evaluate what is trained; yield labels and reports group by group of those that see the same images."""
 
-    def _measure(self, one: RunEvaluation, when: str, measure: Measure) -> Report:
         def show(done: int, total: int) -> None:
             self.screen.stage(f"evaluation {when}", done, total)
             self._leave_if_asked()
 
-        with self.setup.shown():
-            report = measure(self.setup.learner.generator, show)
-        self.screen.evaluated(one.label, when, report)
-        return report
+        for group in alike(evaluations, lambda one: one.sees):
+            self.screen.now("evaluating the base model" if when == "before" else "evaluating")
+            with self.setup.shown():
+                reports = run_together(group, self.setup.learner.generator, show)
+            for one, report in zip(group, reports, strict=True):
+                self.screen.evaluated(one.label, when, report)
+                yield one.label, report
 
-    def _write_report(self, report: Report, folder: Path, update: int) -> None:
+    def _write_report(self, report: Report, label: str, when: str) -> None:
         if self.placement.is_main:
-            provenance = {**report.result.provenance, "recipe": self.recipe.digest(), "update": update}
-            write_report(replace(report, result=replace(report.result, provenance=provenance)), folder)
+            update = 0 if when == "before" else self.progress.update
+            write_results(self.folder, label, when, report, recipe=self.recipe.digest(), update=update)
 
     def _paint(self, name: str) -> Samples | None:
-        """Write ``samples/NAME.png`` and return what it shows.
-
-        None where the recipe has no sample prompts, and on processes that do not write.
-        """
+        """Write ``samples/NAME.png`` and return what it shows; None without sample prompts, or off the main process."""
         sheets = self.setup.sheets
         if not sheets.prompts or not self.placement.is_main:
             return None
@@ -294,7 +294,6 @@ class _Run:
         after = self._paint("after")
         if before is None or after is None:
             return None
-        picture = self.folder / "samples" / "before_after.png"
-        save_before_after(picture, before, after)
+        save_before_after(picture := self.folder / "samples" / "before_after.png", before, after)
         self._show("before_after", picture)
         return picture

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.eval_section import RESERVED
 from maskrl.evals.ranks import run_on_main
-from maskrl.evals.results import RESULT, Report, read_report
+from maskrl.evals.results import RESULT, Report, read_report, write_report
 from maskrl.grpo.processes import Process
 from maskrl.recipe import SECTIONS, Recipe
 from maskrl.runtime import checkpoint as checkpoints
@@ -86,6 +87,16 @@ def results_folder(run: Path, label: str, when: str) -> Path:
     folder, old = run / "eval" / label / when, run / "eval" / when
     is_old = label == "geneval" and not folder.exists() and (old / RESULT).exists()
     return old if is_old else folder
+
+
+def write_results(run: Path, label: str, when: str, report: Report, **provenance: Any) -> None:
+    """Write what an evaluation of a run has found, and of which recipe and update.
+
+    Raises:
+        TrainingError: the place cannot be written.
+    """
+    result = replace(report.result, provenance={**report.result.provenance, **provenance})
+    write_report(replace(report, result=result), results_folder(run, label, when))
 
 
 def read_before(run: Path, label: str) -> Report:

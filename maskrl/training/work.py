@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from maskrl.eval_section import EvalConfig, EvalSection
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.recipe import Recipe
-from maskrl.training.evaluating import first_of_each, prompts_of
-from maskrl.types import Cost, Stream
+from maskrl.training.evaluating import alike, first_of_each, prompts_of
+from maskrl.types import Cost, Prompt, Stream
+
+
+@dataclass(frozen=True)
+class _Painted:
+    """What one evaluation looks at: of the first ``section.images_per_prompt`` images of each prompt."""
+
+    section: EvalSection
+    num_steps: int
+    sampling: Sampling
+    prompts: Sequence[Prompt]
+
+    @property
+    def every(self) -> int:
+        return self.section.config.every
+
+    def sees(self) -> tuple[Any, ...]:
+        return self.num_steps, self.sampling, list(self.prompts)
 
 
 class Work:
@@ -35,8 +55,11 @@ class Work:
         self._steps: list[int] = steps.tolist()
         self.branches = 2 if self._sampling.guidance_train else 1
         self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
-        at_most = max(map(self._branches, recipe.eval.values()), default=1)
-        self.branches_in_evaluation = max(at_most, 2 if self._sampling.guidance_eval else 1)  # of pictures
+        drawn = [
+            self._sampling,
+            *(one.painted_as(self._sampling) for one in recipe.eval.values()),
+        ]  # pictures
+        self.branches_in_evaluation = 2 if any(one.guidance_eval for one in drawn) else 1
         self.pairs = images * len(self._steps)
 
     def rollout(self) -> float:
@@ -60,26 +83,31 @@ class Work:
         return self.recipe.grpo.num_updates * self.branches_in_loss * self.pairs * self.cost.again_flops
 
     def evaluations(self) -> tuple[int, float]:
-        """Images of all evaluations of a run, on all processes, and the FLOPs of painting them."""
-        images, flops = 0, 0.0
+        """Images of all evaluations of a run, on all processes, and the FLOPs of painting them.
+
+        Of the whole before and after, of fewer prompts in between; evaluations that see the same images share them.
+        """
+        full, brief = [], []
         for label, section in self.recipe.eval.items():
-            number = self._evaluated(label, section)
-            num_steps = section.config.num_steps or self.recipe.grpo.steps(self.cost.spec)
-            masked = self._masked_at(num_steps, self._sampling)
-            painted = self._branches(section) * sum(map(self._step, masked)) + self.cost.decode_flops
-            images, flops = images + number, flops + number * painted
+            steps = section.config.num_steps or self.recipe.grpo.steps(self.cost.spec)
+            drawn, prompts = section.painted_as(self._sampling), prompts_of(label, section)
+            some = first_of_each(section.evaluation.component, prompts, section.config.subset)
+            full.append(_Painted(section, steps, drawn, prompts))
+            brief.append(_Painted(section, steps, drawn, some))
+        updates = self.recipe.training.updates
+        due = {update for one in brief if one.every for update in range(one.every, updates, one.every)}
+        between = [[one for one in brief if one.every and update % one.every == 0] for update in sorted(due)]
+        images, flops = 0, 0.0
+        for group in (group for each in (full, full, *between) for group in alike(each, _Painted.sees)):
+            number = len(group[0].prompts) * max(one.section.images_per_prompt for one in group)
+            images, flops = images + number, flops + number * self._painting(group[0])
         return images, flops
 
-    def _branches(self, section: EvalSection) -> int:
-        """Forward passes of an image at a step of an evaluation."""
-        return 2 if section.painted_as(self._sampling).guidance_eval else 1
-
-    def _evaluated(self, label: str, section: EvalSection) -> int:
-        """Images of one evaluation of a run: of the whole before and after, of fewer in between."""
-        prompts, every = prompts_of(label, section), section.config.every
-        brief = len(first_of_each(section.evaluation.component, prompts, section.config.subset))
-        between = max(self.recipe.training.updates - 1, 0) // every if every else 0
-        return section.images_per_prompt * (2 * len(prompts) + between * brief)
+    def _painting(self, painted: _Painted) -> float:
+        """FLOPs of an image of an evaluation."""
+        masked = self._masked_at(painted.num_steps, painted.sampling)
+        branches = 2 if painted.sampling.guidance_eval else 1
+        return branches * sum(map(self._step, masked)) + self.cost.decode_flops
 
     def evaluated_at_once(self) -> int:
         """Images that an evaluation, or the sample pictures, paint at a time."""
