@@ -50,7 +50,7 @@ def prepare(rate: float, dtype: str) -> Setup:
 def pairs(setup: Setup, made: Transition, rows: Tensor, condition: object) -> dict[str, Tensor]:
     """Score some transitions by every probability: Float [K] each."""
     sampling = setup.learner.algorithm.sampling
-    inputs = (made.step, sampling, sampling.guidance_loss, made.masked)
+    inputs = (made.step, sampling, sampling.guidance_loss, made.places)
     with torch.no_grad():
         logits = policy_logits(setup.learner.generator, made.state, condition.select(rows), *inputs)
         return {name: scorer.log_prob(logits, made) for name, scorer in SCORERS.items()}

@@ -18,11 +18,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from maskrl.places import Places
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,11 @@ class Transition:
         """Bool [B, N]: the M positions at which logits are given, and what is packed row by row."""
         return self.masked if self.asked is None else self.asked
 
+    @cached_property
+    def places(self) -> Places:
+        """Those positions, found once."""
+        return Places.of(self.packed)
+
     @property
     def revealed(self) -> Tensor:
         """Bool [B, N]: revealed by this step (CaM = 1 in eq. 5)."""
@@ -225,18 +233,16 @@ class Transition:
     def select(self, rows: Tensor) -> Transition:
         """Pick rows: Long [K] in [0, B)."""
         kept: Any = {"step": StepIndex(self.step.t[rows], self.step.num_steps), "mask_id": self.mask_id}
-        return Transition(
-            **kept, **{name: _at(v, rows) for name, v in vars(self).items() if name not in kept}
-        )
+        names = [field.name for field in fields(self) if field.name not in kept]
+        return Transition(**kept, **{name: _at(getattr(self, name), rows) for name in names})
 
     def pack(self, values: Tensor) -> Tensor:
         """Pick [B, N, ...] -> [M, ...] at the positions that have logits, row by row."""
-        return values[self.packed]
+        return self.places.pack(values)
 
     def unpack(self, packed: Tensor, fill: float = 0.0) -> Tensor:
         """Put [M] back where it came from: [B, N], ``fill`` elsewhere. Differentiable."""
-        blank = torch.full(self.state.shape, fill, dtype=packed.dtype, device=packed.device)
-        return blank.masked_scatter(self.packed, packed)
+        return self.places.unpack(packed, fill)
 
     def sum_rows(self, packed: Tensor) -> Tensor:
         """Sum [M] within each row -> [B]; the order of summation does not depend on the other rows."""
@@ -282,17 +288,10 @@ class Trajectory:
 
     def transitions(self, rows: Tensor, steps: Tensor) -> Transition:
         """Gather (image, step) pairs: ``rows`` Long [K] in [0, B), ``steps`` Long [K] in [0, T)."""
-        return Transition(
-            state=self.state[rows, steps],
-            proposals=self.proposals[rows, steps],
-            reveal_rank=self.reveal_rank[rows, steps],
-            floored=self.floored[rows, steps],
-            threshold=self.threshold[rows, steps],
-            tau=self.tau[steps],
-            step=StepIndex(steps, self.num_steps),
-            mask_id=self.mask_id,
-            sets=_at(self.sets, (rows, steps)),
-        )
+        names = ("state", "proposals", "reveal_rank", "floored", "threshold", "sets")
+        taken = {name: _at(getattr(self, name), (rows, steps)) for name in names}
+        at = StepIndex(steps, self.num_steps)
+        return Transition(**taken, tau=self.tau[steps], step=at, mask_id=self.mask_id)
 
     def select(self, rows: Tensor) -> Trajectory:
         """Pick images: ``rows`` Long [K] in [0, B)."""

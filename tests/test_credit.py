@@ -187,7 +187,7 @@ def test_each_step_is_learnt_from_with_its_own_advantage():
     loss = -(logp * batch.step_adv.flatten(0, 1) * batch.weights).sum() / len(logp)
     made.generator.module.zero_grad()
     torch.testing.assert_close(found, gradient_of(loss, made.generator), rtol=1e-6, atol=1e-9)
-    of_images = collect(halves(config={"credit": "image"}).actor, PROMPTS, 0)
+    of_images = collect(toy_halves(transition=TRANSITION, sampling=BY_CHANCE).actor, PROMPTS, 0)
     assert of_images.step_adv is None
     assert torch.equal(of_images.trajectory.tokens, batch.trajectory.tokens)
     assert torch.equal(of_images.adv, batch.adv)

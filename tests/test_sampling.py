@@ -252,7 +252,7 @@ def test_scores_reproduce_the_rollouts_own_probabilities(rule):
     batch = collect(halves.actor, PROMPTS, 0)
     step = batch.trajectory.transitions(torch.arange(12), torch.full((12,), 2))
     condition = batch.condition.select(torch.arange(12) // 3)
-    inputs = (step.step, halves.algorithm.sampling, halves.algorithm.sampling.guidance_loss, step.masked)
+    inputs = (step.step, halves.algorithm.sampling, halves.algorithm.sampling.guidance_loss, step.places)
     p_MV = policy_logits(halves.generator, step.state, condition, *inputs).softmax(-1)
     p = step.unpack(p_MV.gather(-1, step.pack(step.proposals)[:, None]).squeeze(-1))
     torch.testing.assert_close(p.masked_fill(~step.revealed, 2.0).amin(dim=1), step.threshold.float())

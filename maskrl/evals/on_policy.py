@@ -73,7 +73,7 @@ class _Scorer:
     def __call__(self, rows: Tensor, step: int) -> Tensor:
         """Long [K] -> Float [K], nats."""
         taken = self.trajectory.transitions(rows, torch.full_like(rows, step))
-        inputs = (taken.step, self.sampling, self.sampling.guidance_loss, taken.masked)
+        inputs = (taken.step, self.sampling, self.sampling.guidance_loss, taken.places)
         logits_MV = policy_logits(self.generator, taken.state, self.condition.select(rows), *inputs)
         return answers.log_prob(self.transition, logits_MV, taken)
 

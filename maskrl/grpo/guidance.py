@@ -54,7 +54,9 @@ def guided(
         guidance: Float [B], fp64: w of each row. 1 + w is rounded once, to the precision of the logits.
         positions: Bool [B, N].
     """
-    weight = guidance[:, None] if positions is None else guidance[:, None].expand_as(positions)[positions]
+    weight = guidance[:, None]
+    if positions is not None:  # how many there are is known: the device need not be asked
+        weight = guidance.repeat_interleave(positions.sum(dim=1), output_size=len(conditional))
     weight = weight[..., None]
     conditional, unconditional = (
         x.float() if x.dtype.itemsize < 4 else x for x in (conditional, unconditional)

@@ -27,9 +27,11 @@ from maskrl.interfaces import Condition
 class Pairs:
     """The (image, step) pairs of one process: Long [K] each, Float [K] each.
 
-    ``kept`` is 0 for those that are run only to keep step with the other processes, else 1.
+    ``kept`` is 0 for those that are run only to keep step with the other processes, else 1. ``prompts``, the row of
+    the condition that each has, is on the CPU, so that choosing texts waits for no device.
     """
 
+    prompts: Tensor
     rows: Tensor
     steps: Tensor
     kept: Tensor
@@ -131,12 +133,17 @@ def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
         else batch.step_adv.flatten(0, 1)[rows_K, steps_K]
     )
     return Pairs(
+        prompts=rows_K // group_size,
         rows=rows_K.to(device),
         steps=steps_K.to(device),
         kept=kept_K.to(device),
         weights=(batch.weights.repeat(len(images_b)) * kept_K).to(device),
         adv=adv_K.to(device),
     )
+
+
+def _some(pairs: Pairs, first: int, count: int) -> Pairs:
+    return Pairs(**{name: values[first : first + count] for name, values in vars(pairs).items()})
 
 
 def _accumulate(
@@ -155,18 +162,21 @@ def _accumulate(
     table: list[Scores] = []
     config = learner.algorithm.config
     bounds = (config.eps_low, config.eps_high, config.dual_clip or math.inf)
-    for index in torch.split(torch.arange(len(pairs.rows), device=pairs.rows.device), learner.micro_batch):
-        micro = Pairs(**{name: values[index] for name, values in vars(pairs).items()})
+    for first in range(0, len(pairs.rows), learner.micro_batch):
+        micro = _some(pairs, first, learner.micro_batch)
         logp_K, kl_K, gap_K = _forward(learner, batch, micro, reference, is_first=old_logp is None)
-        ratio_K = ratio(logp_K, logp_K.detach() if old_logp is None else old_logp[index])
+        ratio_K = ratio(
+            logp_K, logp_K.detach() if old_logp is None else old_logp[first : first + learner.micro_batch]
+        )
         gain_K = surrogate(ratio_K, micro.adv, *bounds)
         loss_K = -micro.weights * (gain_K - config.kl_coef * kl_K)
         flat_K = clipped(ratio_K, micro.adv, *bounds).float()
         table.append(Scores(*(x.detach() for x in (logp_K, ratio_K, flat_K, kl_K, loss_K, gap_K))))
-        _check(learner, batch, micro, loss_K.detach())
         with asking_all(learner.generator, learner.algorithm.transition):
             (loss_K.sum() / num_images).backward()
-    return Scores(**{name: torch.cat([getattr(row, name) for row in table]) for name in vars(table[0])})
+    scores = Scores(**{name: torch.cat([getattr(row, name) for row in table]) for name in vars(table[0])})
+    _check(learner, batch, pairs, scores.loss)
+    return scores
 
 
 def _forward(
@@ -178,31 +188,31 @@ def _forward(
     """
     config, generator = learner.algorithm.config, learner.generator
     transition = asked(learner.algorithm, batch.trajectory.transitions(micro.rows, micro.steps))
-    prompts_K = micro.rows // config.group_size
-    condition = batch.condition.select(prompts_K)
+    condition = batch.condition.select(micro.prompts)
     logits_MV, logp_K = log_probs(generator, learner.algorithm, condition, transition, learner.score_batch)
     nothing_K = torch.zeros_like(logp_K)
     gap_K = policy_gap(logits_MV, transition) if is_first and is_comparable(learner.algorithm) else nothing_K
     if reference is None or learner.reference is None:
         return logp_K, nothing_K, gap_K
     sampling = learner.algorithm.sampling
-    inputs = (transition.step, sampling, sampling.guidance_loss, transition.packed)
+    inputs = (transition.step, sampling, sampling.guidance_loss, transition.places)
     with torch.no_grad():
-        base_MV = policy_logits(learner.reference, transition.state, reference.select(prompts_K), *inputs)
+        base_MV = policy_logits(learner.reference, transition.state, reference.select(micro.prompts), *inputs)
     return logp_K, KL[config.kl](logits_MV, base_MV, transition), gap_K
 
 
-def _check(learner: Learner, batch: Batch, micro: Pairs, loss: Tensor) -> None:
-    """Stop before a loss that is not finite reaches the weights."""
+def _check(learner: Learner, batch: Batch, pairs: Pairs, loss: Tensor) -> None:
+    """Stop before a loss that is not finite reaches the weights; once a pass, for it waits for the device."""
     if loss.isfinite().all():
         return
     wrong = int((~loss.isfinite()).nonzero()[0])
-    prompt = batch.prompts[int(micro.rows[wrong]) // learner.algorithm.config.group_size]
+    micro = _some(pairs, wrong - wrong % learner.micro_batch, learner.micro_batch)
+    prompt = batch.prompts[int(pairs.prompts[wrong])]
     found = f"the loss of {type(learner.algorithm.transition).__name__!r} is {float(loss[wrong])}"
     if _are_logits_wrong(learner, batch, micro):
         found = f"the logits of {type(learner.generator.unwrapped()).__name__!r} are not finite"
     raise TrainingError(
-        f"update {batch.update}: {found} for {prompt.text!r} at step {int(micro.steps[wrong])};"
+        f"update {batch.update}: {found} for {prompt.text!r} at step {int(pairs.steps[wrong])};"
         " if earlier updates were sound, lower the learning rate"
     )
 
@@ -211,7 +221,7 @@ def _check(learner: Learner, batch: Batch, micro: Pairs, loss: Tensor) -> None:
 def _are_logits_wrong(learner: Learner, batch: Batch, micro: Pairs) -> bool:
     """Tell whether the logits were no distribution already, whatever was made of them."""
     taken = asked(learner.algorithm, batch.trajectory.transitions(micro.rows, micro.steps))
-    condition = batch.condition.select(micro.rows // learner.algorithm.config.group_size)
+    condition = batch.condition.select(micro.prompts)
     logits_MV, _ = log_probs(learner.generator, learner.algorithm, condition, taken, learner.score_batch)
     return not logits_MV.float().logsumexp(dim=-1).isfinite().all()
 

@@ -33,7 +33,7 @@ def log_probs(
         score_batch: see :class:`maskrl.grpo.learner.Learner`.
     """
     sampling = algorithm.sampling
-    inputs = (transition.step, sampling, sampling.guidance_loss, transition.packed)
+    inputs = (transition.step, sampling, sampling.guidance_loss, transition.places)
     logits_MV = policy_logits(generator, transition.state, condition, *inputs)
     return logits_MV, _score(algorithm.transition, logits_MV, transition, score_batch)
 
@@ -57,7 +57,8 @@ def _score(estimator: TransitionProb, logits: Tensor, transition: Transition, sc
     if num_rows <= score_batch:
         return answers.log_prob(estimator, logits, transition)
     rows = torch.arange(num_rows, device=logits.device).split(score_batch)
-    sizes = [int(transition.packed[chunk].sum()) for chunk in rows]
+    counts = transition.packed.sum(dim=1).split(score_batch)
+    sizes = torch.stack([count.sum() for count in counts]).tolist()
     again = partial(checkpoint, estimator.log_prob, use_reentrant=False, preserve_rng_state=False)
     return torch.cat(
         [

@@ -38,11 +38,8 @@ def policy_gap(logits: Tensor, transition: Transition) -> Tensor:
     Returns:
         Float [B], nats, >= 0.
     """
-    revealed_M = transition.pack(transition.revealed)
-    codes_R = transition.pack(transition.proposals)[revealed_M]
-    logp_R = pick(log_softmax(logits[revealed_M]), codes_R).double()
-    logp_BN = torch.full(transition.state.shape, torch.inf, dtype=torch.float64, device=logits.device)
-    logp_BN.masked_scatter_(transition.revealed, logp_R)
+    logp_M = pick(log_softmax(logits), transition.pack(transition.proposals)).double()
+    logp_BN = transition.unpack(logp_M).masked_fill(~transition.revealed, torch.inf)
     return (logp_BN.amin(dim=1) - transition.threshold.double().log()).abs().float()
 
 

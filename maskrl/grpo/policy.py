@@ -16,6 +16,7 @@ from maskrl.grpo.config import Sampling
 from maskrl.grpo.guidance import guidance_weights
 from maskrl.grpo.temperature import tempered, value_temperatures
 from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
+from maskrl.places import Places
 from maskrl.types import StepIndex
 
 
@@ -26,11 +27,11 @@ def guided_logits(
     step: StepIndex,
     sampling: Sampling,
     guidance: float,
-    positions: Tensor,
+    places: Places,
 ) -> Tensor:
-    """Ask for the logits at M positions, Bool [B, N], after the guidance of each row's step: Float [M, V]."""
+    """Ask for the logits at M places, after the guidance of each row's step: Float [M, V]."""
     weights = guidance_weights(step.num_steps, sampling.guidance_rule, guidance)
-    return answers.logits(generator, tokens, condition, step, at(step, weights), positions)
+    return answers.logits(generator, tokens, condition, step, at(step, weights), places)
 
 
 def temperature_at(step: StepIndex, sampling: Sampling) -> Tensor | None:
@@ -52,14 +53,12 @@ def policy_logits(
     step: StepIndex,
     sampling: Sampling,
     guidance: float,
-    positions: Tensor,
+    places: Places,
 ) -> Tensor:
-    """Return the logits whose softmax the proposals at M positions, Bool [B, N], are drawn from: Float [M, V]."""
-    logits_MV = guided_logits(generator, tokens, condition, step, sampling, guidance, positions)
+    """Return the logits whose softmax the proposals at M places are drawn from: Float [M, V]."""
+    logits_MV = guided_logits(generator, tokens, condition, step, sampling, guidance, places)
     temperature_B = temperature_at(step, sampling)
-    if temperature_B is None:
-        return logits_MV
-    return tempered(logits_MV, temperature_B[:, None].expand_as(positions)[positions])
+    return logits_MV if temperature_B is None else tempered(logits_MV, temperature_B[places.rows])
 
 
 def check_score(transition: TransitionProb, sampling: Sampling) -> None:

@@ -17,6 +17,7 @@ from maskrl.grpo.tables import look_up
 from maskrl.grpo.temperature import temperatures
 from maskrl.grpo.unmask import Rule, Unmasked, unmask
 from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.places import Places
 from maskrl.types import StepIndex, Stream, Trajectory
 
 
@@ -53,7 +54,8 @@ def rollout(
     steps = []
     for t in range(num_steps):
         at = StepIndex(torch.full((len(streams),), t, device=device), num_steps)
-        inputs = (generator, tokens_BN, condition, at, sampling, guidance, tokens_BN == spec.mask_id)
+        places = Places.of(tokens_BN == spec.mask_id, len(streams) * sum(counts[t:]))
+        inputs = (generator, tokens_BN, condition, at, sampling, guidance, places)
         rule = _rule(generator, at, sampling, counts[t], taus[t])
         made = unmask(
             guided_logits(*inputs),

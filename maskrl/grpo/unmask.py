@@ -12,6 +12,7 @@ from torch import Tensor
 from maskrl.grpo.confidence import border, log_softmax, pack_bits, pick, remaskable
 from maskrl.grpo.positions import Candidates, confidence, rank
 from maskrl.grpo.temperature import tempered
+from maskrl.places import Places
 
 PORTION = (
     2**23
@@ -79,36 +80,36 @@ def unmask(
 
     Source: eq. 5. Ties go to the lowest index.
     """
-    masked_BN = state == mask_id
+    places = Places.of(state == mask_id, len(logits))
     size = portion or max(1, PORTION // logits.shape[1])
     parts = _log_p(logits, rule.temperature, size)
     drawn = [
         _propose(log_p(), noise_m)
-        for log_p, noise_m in zip(parts, uniform[:, 0][masked_BN].split(size), strict=True)
+        for log_p, noise_m in zip(parts, places.pack(uniform[:, 0]).split(size), strict=True)
     ]
     proposal_M, logp_M, entropy_M = (torch.cat(column) for column in zip(*drawn, strict=True))
-    score_M, noise_M = rule.score(logits, proposal_M, logp_M), uniform[:, 1][masked_BN]
-    order_M = rule.order(Candidates(score_M, noise_M, masked_BN.nonzero()[:, 1], rule.grid), rule.tau)
-    reveal_rank_BN = rank(_spread(order_M, masked_BN, -torch.inf), rule.num_revealed)
+    score_M, noise_M = rule.score(logits, proposal_M, logp_M), places.pack(uniform[:, 1])
+    order_M = rule.order(Candidates(score_M, noise_M, places.columns, rule.grid), rule.tau)
+    reveal_rank_BN = rank(places.unpack(order_M, -torch.inf), rule.num_revealed)
     revealed_BN = reveal_rank_BN >= 0
-    threshold_B, ties_lose_BN = border(_spread(logp_M, masked_BN, torch.inf), revealed_BN)
+    threshold_B, ties_lose_BN = border(places.unpack(logp_M, torch.inf), revealed_BN)
     edges = zip(
-        threshold_B[:, None].expand_as(state)[masked_BN].split(size),
-        ties_lose_BN[masked_BN].split(size),
+        threshold_B[places.rows].split(size),
+        places.pack(ties_lose_BN).split(size),
         strict=True,
     )
     kept = [_remaskable(log_p(), *edge, record_sets) for log_p, edge in zip(parts, edges, strict=True)]
     possible_M, sets_MW = (torch.cat(column) for column in zip(*kept, strict=True))
     return Unmasked(
         state=state,
-        proposals=state.masked_scatter(masked_BN, proposal_M),
+        proposals=state.masked_scatter(places.mask, proposal_M),
         reveal_rank=reveal_rank_BN,
-        floored=_spread(~possible_M, masked_BN, False) & ~revealed_BN,
+        floored=places.unpack(~possible_M, False) & ~revealed_BN,
         # fp64, so that its logarithm rounds back to the very log p that set it
         threshold=threshold_B.double().exp(),
         entropy=entropy_M.view(len(state), -1).mean(dim=1),
-        sets=_spread(sets_MW, masked_BN, 0),
-        completions=state.masked_scatter(masked_BN, logits.argmax(dim=-1))
+        sets=places.unpack(sets_MW, 0),
+        completions=state.masked_scatter(places.mask, logits.argmax(dim=-1))
         if record_completions
         else state[:, :0],
     )
@@ -151,9 +152,3 @@ def _inverse_cdf(p: Tensor, uniform: Tensor) -> Tensor:
     cdf_MV = p.double().cumsum(dim=-1)
     target_M1 = uniform.double()[:, None] * cdf_MV[:, -1:]
     return torch.searchsorted(cdf_MV, target_M1, right=True).squeeze(-1).clamp(max=p.shape[-1] - 1)
-
-
-def _spread(packed: Tensor, masked: Tensor, fill: float) -> Tensor:
-    """[M] -> [B, N], or [M, W] -> [B, N, W], ``fill`` at the positions that are not masked."""
-    blank = packed.new_full((*masked.shape, *packed.shape[1:]), fill)
-    return blank.masked_scatter(masked.view(*masked.shape, *(1 for _ in packed.shape[1:])), packed)

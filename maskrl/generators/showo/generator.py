@@ -6,6 +6,7 @@ Source: Xie et al. 2024 (arXiv 2408.12528); published checkpoints ``showlab/show
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,34 +136,42 @@ class Showo(MaskedGenerator):
     ) -> Tensor:
         """See :class:`MaskedGenerator`; Show-o does not take the time, so ``step`` is not used."""
         assert isinstance(condition, ShowoCondition)
-        if not guidance.any():
-            return self._predict(tokens, condition, positions)
+        wanted = guidance.new_zeros(()) if positions is None else positions.sum()
+        is_guided, count = torch.stack([guidance.any(), wanted]).tolist()  # the one wait for the device
+        places_M2 = None if positions is None else torch.nonzero_static(positions, size=int(count))
+        if not is_guided:
+            return self._predict(tokens, condition, places_M2)
         null = torch.full_like(condition.rows, len(condition.texts) - 1)
         both = replace(condition, rows=torch.cat([condition.rows, null]))
-        both_positions = None if positions is None else torch.cat([positions, positions])
-        logits = self._predict(torch.cat([tokens, tokens]), both, both_positions)
+        if places_M2 is not None:
+            places_M2 = torch.cat([places_M2, places_M2 + places_M2.new_tensor([len(tokens), 0])])
+        logits = self._predict(torch.cat([tokens, tokens]), both, places_M2)
         conditional, unconditional = logits.chunk(2)
         return guided(conditional, unconditional, guidance, positions)
 
-    def _predict(self, tokens: Tensor, condition: ShowoCondition, positions: Tensor | None) -> Tensor:
-        """Predict codes without guidance; the rows of one text are run side by side, and texts of one length."""
-        length_U = torch.tensor([len(text) for text in condition.texts])
-        rank_U = length_U.neg().argsort(stable=True)  # the longest first
-        place_B = rank_U.argsort()[condition.rows]
-        ranks, text_B, groups = place_B.unique(return_inverse=True, return_counts=True)
-        used = rank_U[ranks]
-        order = text_B.argsort(stable=True).to(tokens.device)
-        texts = [condition.texts[u] for u in used]
+    def _predict(self, tokens: Tensor, condition: ShowoCondition, places: Tensor | None) -> Tensor:
+        """Predict codes without guidance, everywhere or at ``places``, Long [M, 2]: rows and positions.
+
+        The rows of one text are run side by side, and texts of one length.
+        """
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, text in enumerate(condition.rows.tolist()):
+            rows_of[text].append(row)
+        used = sorted(rows_of, key=lambda text: (-len(condition.texts[text]), text))  # the longest first
+        groups = [len(rows_of[text]) for text in used]
+        order = torch.tensor([row for text in used for row in rows_of[text]]).to(tokens.device)
         start = self._prompting.length
-        memory = condition.memory.select(used) if condition.memory else self.module.read(texts, end=start)
+        if condition.memory:
+            memory = condition.memory.select(used)
+        else:
+            memory = self.module.read([condition.texts[text] for text in used], end=start)
         ids = self._frame(tokens[order])
         back = order.argsort()
-        if positions is None:
-            hidden = self.module.forward_image(ids, groups.tolist(), memory, start)[back, 1:-1]
+        if places is None:
+            hidden = self.module.forward_image(ids, groups, memory, start)[back, 1:-1]
         else:
-            row_M, position_M = positions.nonzero(as_tuple=True)
-            places_M = back[row_M] * ids.shape[1] + 1 + position_M  # behind <|soi|>
-            hidden = self.module.forward_image(ids, groups.tolist(), memory, start, places_M)
+            places_M = back[places[:, 0]] * ids.shape[1] + 1 + places[:, 1]  # behind <|soi|>
+            hidden = self.module.forward_image(ids, groups, memory, start, places_M)
         return self.module.code_logits(hidden)
 
     def _frame(self, tokens: Tensor) -> Tensor:

@@ -42,9 +42,12 @@ class KVCache:
         keys, values = (part[:, :, : run.length][run.texts] for part in self.layers[layer])
         return keys, values
 
-    def select(self, texts: Tensor) -> KVCache:
-        """Pick some of the texts: Long [K] in [0, U)."""
-        layers = tuple((keys[texts], values[texts]) for keys, values in self.layers)
+    def select(self, texts: Sequence[int]) -> KVCache:
+        """Pick K of the U texts; all of them in their order are not copied."""
+        if list(texts) == list(range(len(self.lengths))):
+            return self
+        index = torch.tensor(texts, device=self.layers[0][0].device)
+        layers = tuple((keys[index], values[index]) for keys, values in self.layers)
         return KVCache(layers, tuple(self.lengths[text] for text in texts))
 
 

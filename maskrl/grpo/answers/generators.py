@@ -11,6 +11,7 @@ from torch import Tensor
 from maskrl.asking import asking, refused
 from maskrl.grpo.answers.common import kind, lending
 from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.places import Places
 from maskrl.types import Prompt, StepIndex
 
 
@@ -48,17 +49,17 @@ def logits(
     condition: Condition,
     step: StepIndex,
     guidance: Tensor,
-    positions: Tensor,
+    places: Places,
 ) -> Tensor:
-    """Ask for the logits at M positions, Bool [B, N], with a weight of guidance for each row: Float [M, V].
+    """Ask for the logits at M places, with a weight of guidance for each row: Float [M, V].
 
     Raises:
         PluginError: it is something else.
     """
-    shape = (int(positions.sum()), generator.spec.num_codes)
-    given = {"tokens": tokens, "step": step.t, "guidance": guidance, "positions": positions}
+    shape = (len(places.rows), generator.spec.num_codes)
+    given = {"tokens": tokens, "step": step.t, "guidance": guidance, "positions": places.mask}
     with lending(generator, "logits", **given):
-        found = generator.logits(tokens, condition, step, guidance, positions=positions)
+        found = generator.logits(tokens, condition, step, guidance, positions=places.mask)
     if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape != shape:
         raise refused(generator, f"logits at some positions are {kind(found)}, not Float {list(shape)}")
     if torch.is_grad_enabled() and not found.requires_grad and _is_trained(generator):
