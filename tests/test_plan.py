@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pytest
@@ -25,6 +26,7 @@ from maskrl.training.plan import SAMPLE_BYTES, cheaper, plan, plan_of
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import set_up
 from maskrl.training.state import trained_parameters
+from maskrl.training.updating import make_update
 from maskrl.types import Stream
 
 FULL_SIZE = (
@@ -72,6 +74,18 @@ def test_the_full_size_is_counted_without_a_hub():
     assert made.memory["optimizer"] == 8 * cost.parameters
     assert cost.adapter_sizes["q_proj"] == cost.adapter_sizes["dense"] == 24 * 4096
     assert cost.adapter_sizes["fc1"] == cost.adapter_sizes["fc2"] == 24 * 10240
+
+
+def test_gradients_are_there_while_a_batch_is_learnt_from_and_not_while_the_next_is_painted():
+    setup = set_up(read_recipe("shapes_clip", SMALL))
+    make_update(setup, 0)
+    assert all(p.grad is None for p in setup.learner.generator.module.parameters())
+    made = plan(read_recipe("shapes_clip", SMALL), 20, 1)
+    painting = replace(made, transient={**made.transient, "update": 0.0, "rollout": 1e12})
+    held = sum(size for part, size in made.memory.items() if part != "gradients")
+    assert painting.peak == held + 1e12
+    learning = replace(made, transient={**made.transient, "update": 1e12})
+    assert learning.peak == held + made.memory["gradients"] + 1e12
 
 
 def made_counts(num_steps):

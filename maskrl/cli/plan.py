@@ -90,7 +90,7 @@ def _memory_table(made: Plan) -> Table:
     table.add_column("memory")
     table.add_column("", justify="right")
     for name, size in made.memory.items():
-        table.add_row(name, _size(size))
+        table.add_row("gradients, while it learns" if name == "gradients" else name, _size(size))
     table.add_section()
     for name, size in made.transient.items():
         table.add_row(f"during {name}", _size(size))

@@ -36,7 +36,7 @@ class Plan:
     Attributes:
         cost: of the generator.
         trained: numbers that training moves.
-        memory: bytes by part that are there throughout.
+        memory: bytes by part that are there throughout; "gradients" while an update learns only.
         transient: bytes by stage that are there for a while; the largest counts.
         flops: by stage.
         recomputed_flops: those that are computed a second time to save memory; no part of ``flops``.
@@ -60,7 +60,9 @@ class Plan:
     @property
     def peak(self) -> float:
         """Bytes at the fullest moment."""
-        return sum(self.memory.values()) + max(self.transient.values())
+        learning = self.transient["update"] + self.memory["gradients"]
+        held = sum(self.memory.values()) - self.memory["gradients"]
+        return held + max(learning, *(size for stage, size in self.transient.items() if stage != "update"))
 
     def stages(self) -> dict[str, float]:
         """FLOPs of an update by stage, those for the sake of memory included."""

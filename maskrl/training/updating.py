@@ -20,5 +20,8 @@ def make_update(setup: Setup, update: int) -> dict[str, float]:
     batch = collect(setup.actor, prompts[first : first + setup.share], update)
     held_out = setup.held_out.score_if_due(batch)  # may fail: before a weight moves
     learnt = learn(setup.learner, batch)
+    setup.learner.optimizer.zero_grad(
+        set_to_none=True
+    )  # or they would lie there while the next batch is painted
     averaged = {} if setup.average is None else setup.average.update()
     return {**batch.metrics, **learnt, **held_out, **averaged}
