@@ -84,6 +84,29 @@ class Size:
 
 
 SIZES = {
+    "tiny": Size(  # to try the benchmarks themselves
+        PhiConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            partial_rotary_factor=0.5,
+            max_position_embeddings=128,
+        ),
+        words=60,
+        bits=5,
+        tokens=16,
+        text_length=10,
+        magvit=MagvitConfig(
+            channels=8,
+            encoder_multipliers=(1, 2),
+            encoder_blocks=(1, 1),
+            decoder_multipliers=(1, 2),
+            decoder_blocks=(1, 1),
+            bits=5,
+            norm_groups=4,
+        ),
+    ),
     "full": Size(
         PhiConfig(
             hidden_size=2048,
@@ -432,6 +455,35 @@ def growth(bench: Bench) -> dict[str, dict[str, float]]:
     }
 
 
+def speed(bench: Bench, cost: Cost, images: int) -> dict[str, Any]:
+    """Ours alone: images and transitions a second, and the share of the device's own matrix product rate."""
+    texts, _ = bench.work(images)
+    bench.paint(images)  # warm up
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    trajectory, adv = bench.paint(images), torch.linspace(-1, 1, images, device=bench.device)
+    rate = matmul_rate(bench.device, torch.bfloat16 if bench.bf16 else torch.float32)
+    rolling = bench.seconds(lambda: bench.paint(images))
+    learning = bench.seconds(lambda: ours_update(bench.policy, texts, trajectory, adv, bench.micro_batch))
+    work = flops(cost, bench.num_steps, images)
+    found: dict[str, Any] = {
+        "matmul_tflops": rate / 1e12,
+        "rollout": {
+            "seconds": rolling,
+            "images_per_second": images / rolling,
+            "share_of_matmul_rate": work / rolling / rate,
+        },
+        "update": {
+            "seconds": learning,
+            "transitions_per_second": images * bench.num_steps / learning,
+            "share_of_matmul_rate": 3 * work / learning / rate,
+        },
+    }
+    if bench.device.type == "cuda":
+        found["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return found
+
+
 def machine(device: torch.device) -> dict[str, str]:
     """Where, with what and of which commit."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else cpu_name()
@@ -483,32 +535,7 @@ def main() -> None:
         generator.module.compile_layers()
     steps = args.steps or (50 if args.size == "full" else 8)
     bench = Bench(generator, device, bf16, steps, args.micro_batch, args.repeats)
-    texts, _ = bench.work(args.group)
-    bench.paint(args.group)  # warm up
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    trajectory, adv = bench.paint(args.group), torch.linspace(-1, 1, args.group, device=device)
-    rate = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
-    rolling = bench.seconds(lambda: bench.paint(args.group))
-    learning = bench.seconds(lambda: ours_update(bench.policy, texts, trajectory, adv, args.micro_batch))
-    work = flops(cost, steps, args.group)
-    result: dict[str, Any] = {
-        "machine": machine(device),
-        "settings": vars(args),
-        "matmul_tflops": rate / 1e12,
-        "rollout": {
-            "seconds": rolling,
-            "images_per_second": args.group / rolling,
-            "share_of_matmul_rate": work / rolling / rate,
-        },
-        "update": {
-            "seconds": learning,
-            "transitions_per_second": args.group * steps / learning,
-            "share_of_matmul_rate": 3 * work / learning / rate,
-        },
-    }
-    if device.type == "cuda":
-        result["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    result = {"machine": machine(device), "settings": vars(args), **speed(bench, cost, args.group)}
     if not args.ours_only:
         result["against_the_released_way"] = compare(bench, args.group)
         result["slower_without"] = alone(bench, args.group)
