@@ -94,6 +94,17 @@ def test_the_table_of_teachers_is_that_of_its_file():
         assert f"| {label} | {' | '.join(cells)} |" in PAGE
 
 
+@pytest.mark.parametrize("name", ["clip", "clip_strict", "image_reward"])
+def test_how_well_a_teacher_sees_is_that_of_its_file(name):
+    told = json.loads((RESULTS / "teachers.json").read_text())["teachers"][name]
+    cells = [f"{told[verdict]['auc']:.3f} ± {told[verdict]['se']:.3f}" for verdict in ("geneval", "exact")]
+    assert f"| `{name}` | {' | '.join(cells)} |" in PAGE
+    wins = [
+        told["relative_correctness"][which]["mean"] for which in ("wins_over_half", "wins_over_double", "top")
+    ]
+    assert f"| `{name}` | {' | '.join(f'{share:.3f}' for share in wins)} |" in PAGE
+
+
 def best(reports, evaluation, measure):
     """The largest of an evaluation's numbers over guidances."""
     of_it = [numbers for label, numbers in reports.items() if label.split("_")[0] == evaluation]
