@@ -12,6 +12,7 @@ from torch import Tensor
 from maskrl.asking import asking_all
 from maskrl.errors import TrainingError
 from maskrl.grpo.batch import Batch
+from maskrl.grpo.casts import casting_once
 from maskrl.grpo.collect import encode
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.logp import asked, log_probs
@@ -82,7 +83,8 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     metrics = dict(NOTHING_LEARNT)
     for _ in range(config.num_updates if num_images else 0):
         learner.optimizer.zero_grad(set_to_none=True)
-        scores = _accumulate(learner, batch, pairs, old_logp, reference, num_images)
+        with casting_once(pairs.rows.device):
+            scores = _accumulate(learner, batch, pairs, old_logp, reference, num_images)
         old_logp = scores.logp if old_logp is None else old_logp
         summary = _summary(learner, pairs, scores, num_images)
         summary["policy_gap"] = max(summary["policy_gap"], metrics["policy_gap"])  # of the first pass

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from maskrl.grpo import answers
+from maskrl.grpo.casts import casting_once
 from maskrl.grpo.config import Sampling
 from maskrl.grpo.policy import guided_logits, temperature_at
 from maskrl.grpo.positions import POSITION_POLICIES, SCORES
@@ -48,26 +49,27 @@ def rollout(
     taus = temperatures(num_steps, sampling.temperature_rule, sampling.tau_init)
     counts = unmask_counts(spec.num_tokens, num_steps, sampling.schedule)
     device = next(generator.module.parameters()).device
-    condition = answers.prefill(generator, condition)
     noise_BT2N = _noise(streams, num_steps, spec.num_tokens).to(device)
     tokens_BN = torch.full((len(streams), spec.num_tokens), spec.mask_id, device=device)
     steps = []
-    for t in range(num_steps):
-        at = StepIndex(torch.full((len(streams),), t, device=device), num_steps)
-        places = Places.of(tokens_BN == spec.mask_id, len(streams) * sum(counts[t:]))
-        inputs = (generator, tokens_BN, condition, at, sampling, guidance, places)
-        rule = _rule(generator, at, sampling, counts[t], taus[t])
-        made = unmask(
-            guided_logits(*inputs),
-            tokens_BN,
-            noise_BT2N[:, t],
-            rule,
-            spec.mask_id,
-            record_sets,
-            record_completions=record_completions,
-        )
-        steps.append(made)
-        tokens_BN = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, tokens_BN)
+    with casting_once(device):
+        condition = answers.prefill(generator, condition)
+        for t in range(num_steps):
+            at = StepIndex(torch.full((len(streams),), t, device=device), num_steps)
+            places = Places.of(tokens_BN == spec.mask_id, len(streams) * sum(counts[t:]))
+            inputs = (generator, tokens_BN, condition, at, sampling, guidance, places)
+            rule = _rule(generator, at, sampling, counts[t], taus[t])
+            made = unmask(
+                guided_logits(*inputs),
+                tokens_BN,
+                noise_BT2N[:, t],
+                rule,
+                spec.mask_id,
+                record_sets,
+                record_completions=record_completions,
+            )
+            steps.append(made)
+            tokens_BN = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, tokens_BN)
     record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
     tau_T = torch.tensor(taus, dtype=torch.float32, device=device)
     return Trajectory(tau=tau_T, tokens=tokens_BN, mask_id=spec.mask_id, **record)
