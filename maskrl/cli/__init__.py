@@ -15,6 +15,7 @@ import typer
 
 from maskrl import __version__
 from maskrl.cli import check, eval, plugins, recipe
+from maskrl.cli.export import export
 from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
 from maskrl.cli.sample import sample
@@ -32,6 +33,7 @@ app.command()(train)
 app.command()(sample)
 app.command()(plan)
 app.command()(sweep)
+app.command()(export)
 app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plugins.app, name="plugins")

@@ -61,7 +61,9 @@ def resolve_recipe(
             raise RecipeError("--run DIR brings its own recipe; leave out --recipe")
         if not (run / "recipe.toml").is_file():
             raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
-        return _read_run(str(run / "recipe.toml"), overrides, _of_run(run, checkpoint), Needs(kinds, kinds))
+        return _read_run(
+            str(run / "recipe.toml"), overrides, weights_of(run, checkpoint), Needs(kinds, kinds)
+        )
     weights = None if checkpoint is None else _weights(checkpoint)
     return _read(recipe or DEFAULT_RECIPE, overrides, weights, Needs(files=kinds))
 
@@ -97,13 +99,7 @@ def _saved_settings(generator: str, folder: Path) -> list[str]:
     Raises:
         PluginError: it does not say which.
     """
-    component: type[MaskedGenerator] = registry.load("generators", generator)
-    settings = component.saved_settings(str(folder))
-    if unknown := sorted(settings.keys() - component.Config.model_fields.keys()):
-        raise PluginError(
-            f"generator {generator!r} has no setting {unknown[0]!r}, under which what it saved would be loaded;"
-            " its saved_settings() names the one it has"
-        )
+    settings = saved_settings(generator, str(folder))
     return [
         line
         for key, value in settings.items()
@@ -111,7 +107,23 @@ def _saved_settings(generator: str, folder: Path) -> list[str]:
     ]
 
 
-def _of_run(run: Path, checkpoint: Path | None) -> Path:
+def saved_settings(generator: str, folder: str) -> Mapping[str, str | None]:
+    """Return the settings that load what a generator saved in a folder; None: the default.
+
+    Raises:
+        PluginError: it names one that it has not.
+    """
+    component: type[MaskedGenerator] = registry.load("generators", generator)
+    settings = component.saved_settings(folder)
+    if unknown := sorted(settings.keys() - component.Config.model_fields.keys()):
+        raise PluginError(
+            f"generator {generator!r} has no setting {unknown[0]!r}, under which what it saved would be loaded;"
+            " its saved_settings() names the one it has"
+        )
+    return settings
+
+
+def weights_of(run: Path, checkpoint: Path | None) -> Path:
     """Return the weights that are named, by a checkpoint's name or as any folder; a run's newest if none are."""
     from maskrl.runtime.checkpoint import listed
 

@@ -1,0 +1,23 @@
+"""``maskrl export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to make.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="A checkpoint's name or folder; by default the newest."),
+    ] = None,
+) -> None:
+    """Write trained weights in their published layout, with a card, to send to somebody."""
+    from maskrl.library.export import CARD, export
+
+    folder = export(run, to, checkpoint)
+    typer.echo(f"{folder}: the weights, and {CARD}, which says what they are")

@@ -1,0 +1,158 @@
+"""A trained generator to send to somebody: its weights in the published layout, and a card that says what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from maskrl import files
+from maskrl.errors import RecipeError, TrainingError
+from maskrl.evals.comparison import compare_files
+from maskrl.evals.results import RESULT, read_result
+from maskrl.library.sources import saved_settings, weights_of
+from maskrl.runtime.folder import read_record
+from maskrl.training.opening import results_folder
+
+CARD, FOLDER = "README.md", "PATH/OF/THIS/FOLDER"
+SECTIONS = ("transition", "reward", "filter", "reducer", "grpo", "sampling", "training", "lora", "ema")
+
+
+def export(run: Path, to: Path, checkpoint: Path | None = None) -> Path:
+    """Write the weights of a run's checkpoint into a new folder, with a card; adapters are merged into them.
+
+    Args:
+        run: its folder.
+        to: a folder that is not there yet, or empty. It is whole or absent, whatever happens on the way.
+        checkpoint: the checkpoint's name or folder; None: the newest.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RecipeError: there is no run or checkpoint, or the folder is taken.
+        TrainingError: the checkpoint is damaged, or the folder cannot be written.
+    """
+    if not (run / "recipe.toml").is_file():
+        raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
+    weights = weights_of(run, checkpoint)
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise RecipeError(f"--to {str(to)!r} is there already: name a new folder, so that nothing is lost")
+    card = "\n".join(_card(run, weights)) + "\n"
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=files.UNFINISHED, dir=to.parent))
+        try:
+            shutil.copytree(weights, unfinished, dirs_exist_ok=True)
+            files.write_text(unfinished / CARD, card)
+            unfinished.chmod(0o755)  # mkdtemp's is for its owner alone
+            os.replace(unfinished, to)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise TrainingError(f"cannot write {str(to)!r}: {error.strerror or error}") from error
+    return to
+
+
+def _card(run: Path, weights: Path) -> Iterator[str]:
+    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    record, state = (
+        read_record(run),
+        json.loads((weights.parent / "training.json").read_text(encoding="utf-8")),
+    )
+    contents, start = record["contents"] or {}, (record["starts"] or [{}])[-1]
+    update = int(state["update"])
+    generator = recipe["generator"]
+    yield from ("---", "library_name: maskrl", "pipeline_tag: text-to-image")
+    yield from ("tags: [masked-generation, reinforcement-learning, grpo]", "---", "")
+    name = generator["name"].rsplit(":", 1)[-1]
+    yield from (f"# {name}, after {update} updates of reinforcement learning", "")
+    yield "A generator that paints by unmasking tokens, trained with [maskrl](https://pypi.org/project/maskrl/)."
+    yield "Its licence is that of the base it was trained from."
+    yield from ("", "## Use", "", "In a recipe, with the path of this folder:", "", "```toml", "[generator]")
+    base = contents.get("generator", {})
+    settings = {**generator, **saved_settings(generator["name"], FOLDER)}
+    for key, value in settings.items():
+        if value is not None:
+            shown = value if value == FOLDER else _public(value, base.get(key))
+            yield f"{key} = {json.dumps(shown, ensure_ascii=False)}"
+    yield from ("```", "")
+    yield from ("## Base", "", "| | |", "|---|---|")
+    for key, value in generator.items():
+        yield f"| {key} | {_said(_public(value, base.get(key)), base.get(key))} |"
+    yield from (
+        "",
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| updates | {update} |",
+        f"| seed | {recipe['seed']} |",
+    )
+    prompts = contents.get("prompts", {})
+    yield f"| prompts | {prompts.get('number', 'unknown')}, sha256 {_short(prompts)} |"
+    for section in SECTIONS:
+        told = recipe.get(section)
+        if isinstance(told, Mapping):
+            known = contents.get(section, {})
+            parts = [f"{k} = {_said(_public(v, known.get(k)), known.get(k))}" for k, v in told.items()]
+            yield f"| {section} | {', '.join(parts)} |"
+    versions = ", ".join(f"{name} {version}" for name, version in start.get("versions", {}).items())
+    yield f"| versions | {versions or 'unknown'}, commit {start.get('commit') or 'unknown'} |"
+    where = [start.get("processor"), *start.get("devices", [])]
+    yield f"| machine | {', '.join(str(one) for one in where if one) or 'unknown'} |"
+    yield from _results(run, recipe, update)
+
+
+def _results(run: Path, recipe: Mapping[str, Any], update: int) -> Iterator[str]:
+    """Compare base and trained model by what the run itself has measured of these very weights."""
+    yield from ("", "## Results", "")
+    is_empty = True
+    for label in recipe.get("eval", {}):
+        before, after = (results_folder(run, label, when) / RESULT for when in ("before", "after"))
+        if not (before.is_file() and after.is_file()):
+            continue
+        if (measured := read_result(after).provenance.get("update")) != update:
+            yield f"`{label}` was measured after update {measured}, not of these weights.\n"
+            continue
+        compared = compare_files(before.parent, after.parent)
+        is_empty = False
+        said = f"{compared.second.label}, guidance {compared.second.settings.get('guidance', 'unknown')}"
+        yield f"{said}, {compared.second.images} images, same prompts and noise on both sides; ± one standard error."
+        yield from ("", f"| {label} | base | trained | difference |", "|---|---|---|---|")
+        for line in compared.lines:
+            cells = (
+                f"{n.mean:.3f} ± {n.se:.3f}" if n.se == n.se else f"{n.mean:.3f}"
+                for n in (line.first, line.second)
+            )
+            gain = line.difference
+            error = f" ± {gain.se:.3f}" if gain.se == gain.se else ""
+            yield f"| {line.name} | {' | '.join(cells)} | {gain.mean:+.3f}{error} |"
+        yield ""
+    if is_empty:
+        yield "The run has measured nothing of these weights."
+
+
+def _public(value: Any, known: Any) -> Any:
+    """Name a place by contents where it is one of the trainer's own disk, which means nothing to others."""
+    is_own = isinstance(value, str) and (Path(value).is_absolute() or value.startswith((".", "~")))
+    if is_own:
+        return f"a file of the trainer's, sha256 {_short(known)}"
+    if isinstance(value, Mapping):
+        return {k: _public(v, known.get(k) if isinstance(known, Mapping) else None) for k, v in value.items()}
+    return value
+
+
+def _said(value: Any, known: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_named = isinstance(known, Mapping) and "sha256" in known and "sha256" not in text
+    return f"`{text}` (sha256 {_short(known)})" if is_named else f"`{text}`"
+
+
+def _short(known: Any) -> str:
+    return str(known["sha256"])[:12] if isinstance(known, Mapping) and "sha256" in known else "unknown"
