@@ -9,7 +9,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import gpu_day
 
-
 # the others differ by a setting, or take long to compile; `--size tiny` makes all
 PARTS = [
     "tests",
