@@ -1,0 +1,158 @@
+"""aMUSEd as a masked generator: the networks are diffusers', the unmasking is maskrl's.
+
+Source: Patil et al. 2024 (arXiv 2401.01808); published checkpoints ``amused/amused-256`` and ``amused/amused-512``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskrl.component import ComponentConfig
+from maskrl.cut_prompts import CutPrompts
+from maskrl.generators.amused.checkpoint import Parts, load, load_transformer, save_transformer
+from maskrl.grpo.guidance import guided
+from maskrl.interfaces import Condition, MaskedGenerator
+from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex
+
+
+@dataclass(frozen=True)
+class AmusedCondition(Condition):
+    """What the text encoder says of U texts, the last of which is the empty one, the null branch.
+
+    Attributes:
+        memory: Float [U, P, D], its last layer but one, attended to.
+        pooled: Float [U, D'], a vector for the whole text.
+        rows: Long [B] in [0, U).
+    """
+
+    memory: Tensor
+    pooled: Tensor
+    rows: Tensor
+
+    def select(self, rows: Tensor) -> AmusedCondition:
+        """Long [K] -> a condition of K rows."""
+        return replace(self, rows=self.rows[rows.to(self.rows.device)])
+
+
+class Amused(MaskedGenerator):
+    """A U-Net of convolutions around a transformer, which attends to the text; codes lie in a plane."""
+
+    class Config(ComponentConfig):
+        """Where the weights are: a hub id, or a folder in diffusers' layout.
+
+        ``transformer`` is a folder with the transformer alone, in the place of the checkpoint's: what training saves.
+        ``aesthetic`` is the score that the network is told of its own image (6, as published).
+        """
+
+        checkpoint: str = "amused/amused-256"
+        transformer: str | None = None
+        aesthetic: float = 6.0
+
+    paths = ("checkpoint", "transformer")
+    module: Any  # diffusers' UVit2DModel, which has no types
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._parts: Parts = load(config.checkpoint, with_transformer=config.transformer is None)
+        self.module = load_transformer(config.transformer) if config.transformer else self._parts.transformer
+        self._text_encoder, self._vqvae = self._parts.text_encoder, self._parts.vqvae
+        self.frozen = (self._text_encoder, self._vqvae)
+        self.spec = make_spec(self.module.config, self._vqvae.config)
+        self._cut = CutPrompts("aMUSEd", self._parts.tokenizer.model_max_length)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[Prompt]) -> AmusedCondition:
+        """Read every text by itself, padded to the encoder's length as published; one that is too long is cut."""
+        tokenizer, encoder = self._parts.tokenizer, self._text_encoder
+        texts = [*(prompt.text for prompt in prompts), ""]
+        self._cut.tell(
+            [text for text in texts if len(tokenizer(text).input_ids) > tokenizer.model_max_length]
+        )
+        memory, pooled = [], []
+        for text in texts:
+            ids = tokenizer(
+                text,
+                padding="max_length",
+                truncation=True,
+                max_length=tokenizer.model_max_length,
+                return_tensors="pt",
+            ).input_ids
+            read = encoder(ids.to(encoder.device), output_hidden_states=True)
+            memory.append(read.hidden_states[-2])
+            pooled.append(read.text_embeds)
+        device = self.module.device
+        rows = torch.arange(len(prompts), device=device)
+        return AmusedCondition(torch.cat(memory).to(device), torch.cat(pooled).to(device), rows)
+
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        step: StepIndex,
+        guidance: Tensor,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """See :class:`MaskedGenerator`; aMUSEd does not take the time. Published: u + g (c - u), which is w = g - 1."""
+        assert isinstance(condition, AmusedCondition)
+        if not guidance.any():
+            return _packed(self._predict(tokens, condition, condition.rows), positions)
+        null = torch.full_like(condition.rows, len(condition.pooled) - 1)
+        both = self._predict(torch.cat([tokens, tokens]), condition, torch.cat([condition.rows, null]))
+        conditional, unconditional = (_packed(half, positions) for half in both.chunk(2))
+        return guided(conditional, unconditional, guidance, positions)
+
+    def _predict(self, tokens: Tensor, condition: AmusedCondition, rows: Tensor) -> Tensor:
+        """Run the network: Long [B, N] and the text of each row -> Float [B, N, V]."""
+        assert self.spec.grid is not None
+        height, width = self.spec.image_size
+        about = torch.tensor(
+            [width, height, 0, 0, self.config.aesthetic], device=tokens.device
+        )  # crop at 0, 0
+        planes: Tensor = self.module(
+            tokens.unflatten(1, self.spec.grid),
+            encoder_hidden_states=condition.memory[rows],
+            pooled_text_emb=condition.pooled[rows],
+            micro_conds=about.expand(len(tokens), -1),
+        )
+        return planes.flatten(2).transpose(1, 2)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """Long [B, N] -> Float [B, 3, H, W] in [0, 1]."""
+        assert self.spec.grid is not None
+        codes = tokens.unflatten(1, self.spec.grid)
+        shape = (*codes.shape, self._vqvae.config.latent_channels)
+        painted: Tensor = self._vqvae.decode(codes, force_not_quantize=True, shape=shape).sample
+        return painted.clip(0, 1).float()
+
+    @classmethod
+    def saved_settings(cls, folder: str) -> dict[str, str | None]:
+        """See :class:`MaskedGenerator`: the transformer is what is trained; the rest stays where the checkpoint is."""
+        return {"transformer": folder}
+
+    def save(self, folder: str) -> None:
+        """Write the transformer in diffusers' layout, to take the place of a published ``transformer/``."""
+        save_transformer(self.module, folder)
+
+
+def _packed(logits: Tensor, positions: Tensor | None) -> Tensor:
+    return logits if positions is None else logits[positions]
+
+
+def make_spec(transformer: Any, vqvae: Any) -> GeneratorSpec:
+    """Say what the algorithm must know, from the two configs; the mask is the last id of the vocabulary."""
+    side, downsampling = transformer.sample_size, 2 ** (len(vqvae.block_out_channels) - 1)
+    return GeneratorSpec(
+        num_tokens=side * side,
+        num_codes=transformer.codebook_size,
+        mask_id=transformer.vocab_size - 1,
+        grid=(side, side),
+        image_size=(side * downsampling, side * downsampling),
+        sampler=SamplerDefaults(num_steps=12, temperature_rule="linear", tau_init=2.0, guidance=9.0),
+        lora_targets=("to_q", "to_k", "to_v"),
+    )

@@ -1,0 +1,176 @@
+"""aMUSEd, at tiny size in its published layout: it keeps the contract, is what diffusers' pipeline is, and trains."""
+
+import json
+import sys
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toy import rowwise
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from maskrl.errors import RecipeError
+from maskrl.generators.amused.generator import Amused
+from maskrl.recipe import read_recipe
+from maskrl.testing import check_generator
+from maskrl.training.loop import train
+from maskrl.types import Prompt, StepIndex
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from diffusers import AmusedPipeline, AmusedScheduler, UVit2DModel, VQModel
+
+PROMPTS = [Prompt("a b"), Prompt("c")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Write random weights as they are published."""
+    folder = tmp_path_factory.mktemp("amused")
+    torch.manual_seed(0)
+    UVit2DModel(
+        hidden_size=32,
+        use_bias=False,
+        hidden_dropout=0.0,
+        cond_embed_dim=16,
+        micro_cond_encode_dim=8,
+        micro_cond_embed_dim=40,
+        encoder_hidden_size=16,
+        vocab_size=36,
+        codebook_size=32,
+        in_channels=16,
+        block_out_channels=16,
+        num_res_blocks=1,
+        downsample=True,
+        upsample=True,
+        block_num_heads=2,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        attention_dropout=0.0,
+        intermediate_size=32,
+        sample_size=4,
+    ).save_pretrained(folder / "transformer")
+    VQModel(
+        block_out_channels=[16, 16],
+        down_block_types=["DownEncoderBlock2D"] * 2,
+        up_block_types=["UpDecoderBlock2D"] * 2,
+        latent_channels=8,
+        layers_per_block=1,
+        norm_num_groups=4,
+        num_vq_embeddings=32,
+        vq_embed_dim=8,
+        mid_block_add_attention=False,
+        lookup_from_codebook=True,
+        sample_size=8,
+    ).save_pretrained(folder / "vqvae")
+    AmusedScheduler(mask_token_id=35).save_pretrained(folder / "scheduler")
+    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "b</w>", "c</w>", "a", "b", "c"]
+    made = folder / "tokenizer"
+    made.mkdir()
+    (made / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (made / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer.from_pretrained(made, model_max_length=6, pad_token="<|endoftext|>").save_pretrained(made)
+    text = CLIPTextConfig(
+        vocab_size=8,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=6,
+        projection_dim=16,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    CLIPTextModelWithProjection(text).save_pretrained(folder / "text_encoder")
+    return folder
+
+
+def amused(folder, **settings):
+    return Amused(Amused.Config(checkpoint=str(folder), **settings))
+
+
+def test_it_keeps_the_contract(folder):
+    check_generator(amused(folder), PROMPTS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_it_is_what_the_published_pipeline_is(folder, scale, monkeypatch):
+    """Logits of the first step, after guidance, and the picture of the codes that came out."""
+    generator = amused(folder)
+    parts = generator._parts
+    scheduler = AmusedScheduler.from_pretrained(folder / "scheduler")
+    seen = []
+    step = AmusedScheduler.step
+
+    def listening(self, model_output, timestep, sample, **more):
+        seen.append((model_output, sample))
+        return step(self, model_output, timestep, sample, **more)
+
+    monkeypatch.setattr(AmusedScheduler, "step", listening)
+    pipeline = AmusedPipeline(parts.vqvae, parts.tokenizer, parts.text_encoder, generator.module, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    given = {"num_inference_steps": 3, "guidance_scale": scale, "generator": torch.Generator().manual_seed(0)}
+    prompts = [prompt.text for prompt in PROMPTS]
+    codes = pipeline(prompts, output_type="latent", height=8, width=8, **given).images
+    condition = generator.encode(PROMPTS)
+    for model_output, sample in seen[:3]:
+        with torch.no_grad():
+            ours = generator.logits(
+                sample.flatten(1), condition, StepIndex(torch.zeros(2), 3), rowwise(scale - 1, 2)
+            )
+        wanted = model_output.flatten(2).transpose(1, 2)
+        torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
+    assert (seen[0][1] == generator.spec.mask_id).all()
+    painted = parts.vqvae.decode(codes, force_not_quantize=True, shape=(2, 4, 4, 8)).sample.clip(0, 1)
+    torch.testing.assert_close(generator.decode(codes.flatten(1), condition), painted)
+
+
+def test_it_trains_is_resumed_and_is_sampled(folder, toy_recipe, tmp_path, cli):
+    (tmp_path / "abc.txt").write_text("a b\nc\n")
+    changes = [
+        f"generator={{ name = 'amused', checkpoint = '{folder}' }}",
+        "grpo.num_steps=3",
+        "sampling.guidance_train=1.0",
+        f"prompts.train={tmp_path / 'abc.txt'}",
+    ]
+    recipe = read_recipe(toy_recipe, changes)
+    run = tmp_path / "run"
+    train(recipe, run, resume=False, display=False)
+    trained = load_file(
+        run / "checkpoints" / "update_00002" / "generator" / "diffusion_pytorch_model.safetensors"
+    )
+    before = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    assert trained.keys() == before.keys()
+    assert any((trained[name] != before[name]).any() for name in before)
+    longer = read_recipe(toy_recipe, [*changes, "training.updates=3"])
+    train(longer, run, resume=True, display=False)
+    for name in ("a", "b"):
+        done = cli("sample", "a b", "--run", run, "--num", 2, "--out", tmp_path / f"{name}.png")
+        assert done.code == 0, done.err
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_checkpoint_that_is_not_whole_is_a_line(folder, tmp_path, monkeypatch):
+    generator = amused(folder)
+    generator.save(str(tmp_path / "mine"))
+    assert amused(folder, transformer=str(tmp_path / "mine")).spec == generator.spec
+    file = tmp_path / "mine" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor for name, tensor in tensors.items() if "mlm_layer.conv2" not in name}, file)
+    with pytest.raises(RecipeError, match=r"mine' lacks weights, .*mlm_layer\.conv2"):
+        amused(folder, transformer=str(tmp_path / "mine"))
+    with pytest.raises(RecipeError, match="no folder and no hub id"):
+        amused(tmp_path / "nowhere")
+    with pytest.raises(RecipeError, match="text_encoder' holds no CLIPTextModelWithProjection"):
+        amused(tmp_path)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(RecipeError, match=r"pip install 'maskrl\[amused\]'"):
+        amused(folder)
+
+
+def test_a_long_prompt_is_cut_and_said(folder):
+    with pytest.warns(UserWarning, match="aMUSEd reads 6 tokens"):
+        amused(folder).encode([Prompt("a b c a b c a b c")])
