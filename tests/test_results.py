@@ -94,6 +94,23 @@ def test_the_table_of_teachers_is_that_of_its_file():
         assert f"| {label} | {' | '.join(cells)} |" in PAGE
 
 
+def test_the_table_of_settings_is_written_from_its_rows(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from study_table import table
+
+    study = ROOT / "benchmarks" / "studies" / "settings.toml"
+    text = table(study)
+    assert f"<!-- settings -->\n{text}\n<!-- /settings -->" in PAGE
+    cells = {line.split(" | ")[0].strip("|` "): line.split(" | ")[1:] for line in text.splitlines()[2:]}
+    verdicts = PAGE.split("<!-- /settings -->")[1].split("\n## ")[0]
+    for variant in ("kl_exact", "kl_k3", "no_filter", "random_half", "last_half", "first_half", "four_steps"):
+        assert cells[variant][1] in verdicts, "a verdict stands on the interval of its row"
+    for variant in ("strict", "oracle"):
+        assert cells[variant][1] in verdicts
+    assert cells["image_reward"][0] in verdicts
+    assert cells["as_released"] == cells["one_prompt_an_update"]
+
+
 @pytest.mark.parametrize("name", ["clip", "clip_strict", "image_reward"])
 def test_how_well_a_teacher_sees_is_that_of_its_file(name):
     told = json.loads((RESULTS / "teachers.json").read_text())["teachers"][name]
