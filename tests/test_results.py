@@ -145,3 +145,19 @@ def test_the_readme_says_what_the_quickstart_came_to(name):
     assert f"| {' | '.join([*cells, f'{gains[0]:+.3f}', shown(gains, 3, '+')])} |" in (
         ROOT / "README.md"
     ).read_text(encoding="utf-8").replace("**", "")
+
+
+@pytest.mark.parametrize(
+    ("label", "variant", "when"),
+    [
+        ("base", "shorter", "before"),
+        ("`shorter`: the quickstart, 80 updates", "shorter", "after"),
+        ("`four_steps`: T = 4 in training, groups of 16", "four_steps", "after"),
+    ],
+)
+def test_the_shorter_run_is_that_of_its_row(label, variant, when):
+    rows = [json.loads(line) for line in (RESULTS / "shorter.jsonl").read_text().splitlines()]
+    assert {row["seed"] for row in rows} == {0}, "more than one seed: say so on the page"
+    (row,) = (row for row in rows if row["variant"] == variant)
+    cells = [f"{best(row[when], *of)[of[1]]['mean']:.3f}" for of in QUICKSTART.values()]
+    assert f"| {label} | {' | '.join(cells)} |" in PAGE
