@@ -173,7 +173,13 @@ def _painting(recipe: Recipe, cost: Cost, images: int, branches: int) -> float:
     network = _footprint(recipe, cost, images * branches, positions * branches, texts=0)
     logits = positions * cost.spec.num_codes
     sampled = SAMPLE_BYTES * min(logits, PORTION)
-    return max(network.peak, float(_logit_bytes(recipe) * branches * logits + sampled))
+    return max(network.peak, _logit_bytes(recipe) * branches * logits + sampled + _copies(recipe, cost))
+
+
+def _copies(recipe: Recipe, cost: Cost) -> float:
+    """Bytes of trained weights in bf16, that a rollout keeps from step to step; embeddings, which are not cast, too."""
+    trained = cost.parameters if recipe.lora is None else _adapters(cost, recipe.lora)
+    return 2.0 * trained if recipe.training.dtype == "bf16" else 0.0
 
 
 def _logit_bytes(recipe: Recipe) -> int:
