@@ -86,6 +86,18 @@ def test_what_cannot_be_exported_is_a_line(cli, run, tmp_path):
         2,
         True,
     )
+    (tmp_path / "weights").mkdir()
+    done = cli("export", run, "--to", tmp_path / "mine", "--checkpoint", tmp_path / "weights")
+    assert (done.code, "is no checkpoint of a run" in done.err, (tmp_path / "mine").exists()) == (
+        2,
+        True,
+        False,
+    )
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text("[")
+    done = cli("export", run, "--to", tmp_path / "mine")
+    assert (done.code, "is no TOML" in done.err) == (2, True)
+    (run / "recipe.toml").write_text(recipe)
     weights = next((run / "checkpoints" / "update_00002" / "generator").rglob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1])
     done = cli("export", run, "--to", tmp_path / "mine")

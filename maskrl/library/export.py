@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals.comparison import compare_files
 from maskrl.evals.results import RESULT, read_result
 from maskrl.library.sources import saved_settings, weights_of
+from maskrl.recipe_file import read_toml
+from maskrl.runtime.checkpoint import STATE
 from maskrl.runtime.folder import read_record
 from maskrl.training.opening import results_folder
 
@@ -41,6 +42,10 @@ def export(run: Path, to: Path, checkpoint: Path | None = None) -> Path:
     if not (run / "recipe.toml").is_file():
         raise RecipeError(f"there is no run in {str(run)!r}: it holds no recipe.toml")
     weights = weights_of(run, checkpoint)
+    if not (weights.parent / STATE).is_file():
+        raise RecipeError(
+            f"--checkpoint {str(checkpoint)!r} is no checkpoint of a run: nothing says after how many updates it is"
+        )
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise RecipeError(f"--to {str(to)!r} is there already: name a new folder, so that nothing is lost")
     card = "\n".join(_card(run, weights)) + "\n"
@@ -60,10 +65,10 @@ def export(run: Path, to: Path, checkpoint: Path | None = None) -> Path:
 
 
 def _card(run: Path, weights: Path) -> Iterator[str]:
-    recipe = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
+    recipe = read_toml(run / "recipe.toml")
     record, state = (
         read_record(run),
-        json.loads((weights.parent / "training.json").read_text(encoding="utf-8")),
+        json.loads((weights.parent / STATE).read_text(encoding="utf-8")),
     )
     contents, start = record["contents"] or {}, (record["starts"] or [{}])[-1]
     update = int(state["update"])
