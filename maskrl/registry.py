@@ -87,11 +87,15 @@ def installed() -> list[Offer]:
     """List every offer of every installed package, for any interface version, sorted; imports nothing."""
     offers: dict[tuple[str, int, str, str], Offer] = {}
     for distribution in importlib.metadata.distributions():
-        for point in distribution.entry_points:
-            if match := GROUP.fullmatch(point.group):
-                package = (distribution.metadata["Name"] or "unnamed").lower().replace("_", "-")
-                offer = Offer(match[1], point.name, package, distribution.version, point.value, int(match[2]))
-                offers.setdefault((offer.kind, offer.interface, offer.name, package), offer)
+        matches = [(point, GROUP.fullmatch(point.group)) for point in distribution.entry_points]
+        ours = [(point, match) for point, match in matches if match is not None]
+        if not ours:
+            continue
+        metadata = distribution.metadata  # which parses a file at every call
+        package, version = (metadata["Name"] or "unnamed").lower().replace("_", "-"), metadata["Version"]
+        for point, match in ours:
+            offer = Offer(match[1], point.name, package, version, point.value, int(match[2]))
+            offers.setdefault((offer.kind, offer.interface, offer.name, package), offer)
     return [offers[key] for key in sorted(offers)]
 
 
