@@ -50,7 +50,13 @@ def key_of(detail: ErrorDetails, data: Any) -> str:
 
 def written(key: Sequence[str]) -> str:
     """Return a dotted key as TOML writes it."""
-    return ".".join(part if _BARE_KEY.fullmatch(part) else json.dumps(part) for part in key)
+    return ".".join(part if _BARE_KEY.fullmatch(part) else _quoted(part) for part in key)
+
+
+def _quoted(part: str) -> str:
+    """Quote a part of a key; JSON's pairs of escapes, for characters beyond the first 65,536, are none in TOML."""
+    text = json.dumps(part, ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)
 
 
 def _holds(data: Any, part: int | str) -> bool:

@@ -132,7 +132,7 @@ def _split(override: str) -> tuple[list[str], str]:
     key, equals, text = override.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys) or len(keys) > _DEEPEST:
-        raise RecipeError(f"--set {override!r}: write it as section.key=value")
+        raise RecipeError(f"--set {shown(override)}: write it as section.key=value")
     return keys, text
 
 
@@ -145,7 +145,7 @@ def _table(data: dict[str, Any], keys: Sequence[str], override: str) -> dict[str
             inside = table[section] = {"name": inside}
         table = inside
         if not isinstance(table, dict):
-            raise RecipeError(f"--set {override!r}: {section!r} is a value, not a section")
+            raise RecipeError(f"--set {shown(override)}: {shown(section)} is a value, not a section")
     return table
 
 

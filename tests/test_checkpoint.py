@@ -3,13 +3,15 @@
 import json
 import resource
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from toy_run import ToyGenerator
 
+from maskrl import files
 from maskrl.errors import TrainingError
-from maskrl.runtime.checkpoint import MANIFEST, STATE, TENSORS, listed, load, save
+from maskrl.runtime.checkpoint import MANIFEST, STATE, TENSORS, damaged, listed, load, save
 
 TENSOR_CASES = {
     "parameter/a": torch.tensor([0.1, -0.0, 1e-42]),
@@ -54,6 +56,28 @@ def test_nothing_unfinished_has_the_final_name(tmp_path, generator):
         write(tmp_path, Killed(Killed.Config()), 2)
     assert [path.name for path in listed(tmp_path)] == ["update_00001"]
     assert load(write(tmp_path, generator, 2)).state == STATE_CASE
+
+
+def test_a_kill_while_a_checkpoint_is_removed_leaves_no_half_of_one(tmp_path, generator, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die_halfway(folder, ignore_errors=False):
+        inside = [path for path in Path(folder).rglob("*") if path.is_file()]
+        if inside and not ignore_errors:
+            inside[0].unlink()
+            raise Killed
+
+    for again, keep in ((1, 9), (2, 1)):  # written again, and removed since it is old
+        write(tmp_path, generator, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("maskrl.runtime.checkpoint.shutil.rmtree", die_halfway)
+            with pytest.raises(Killed):
+                write(tmp_path, generator, again, keep=keep)
+        assert all(damaged(path) is None for path in listed(tmp_path))
+        write(tmp_path, generator, again, keep=keep)
+        assert [path.name for path in listed(tmp_path)] == [f"update_0000{again}"]
+        assert all(files.is_ours(path) for path in tmp_path.iterdir() if path not in listed(tmp_path))
 
 
 def test_a_checkpoint_can_be_written_again(tmp_path, generator):

@@ -8,7 +8,8 @@
     ├── training.json         counters, the filter's history: whatever else a resumed run needs
     └── manifest.json         size and sha256 of every file above, written last
 
-It is written under another name and renamed when complete: a kill leaves at most an ``*.unfinished``.
+It is written under another name and renamed when complete, and renamed again before it is removed: a kill leaves at
+most an ``*.unfinished``.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def save(
         for path in unfinished.rglob("*"):
             files.sync(path)
         files.sync(unfinished)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            _discard(final)
         os.replace(unfinished, final)
         files.sync(checkpoints)
     except (OSError, SafetensorError) as error:  # a full disk is either, by who noticed it
@@ -134,9 +136,17 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _remove(old: Path) -> None:
     """Remove a checkpoint; that it cannot be is no reason to end a run that has just been saved."""
     try:
-        shutil.rmtree(old)
+        _discard(old)
     except OSError as error:
         warnings.warn(f"the old checkpoint {str(old)!r} stays: {error.strerror or error}", stacklevel=3)
+
+
+def _discard(checkpoint: Path) -> None:
+    """Remove a checkpoint, first its name: a kill leaves no half of one that is taken for it."""
+    doomed = checkpoint.with_name(f"{checkpoint.name}.old{files.UNFINISHED}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(checkpoint, doomed)
+    shutil.rmtree(doomed)
 
 
 def load(folder: Path) -> Checkpoint:
