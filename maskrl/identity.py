@@ -46,7 +46,7 @@ def _of(kind: type[Component], config: BaseModel) -> dict[str, Any]:
 
 def name_class(kind: type[Component]) -> dict[str, str]:
     """Return ``class``, and for one from a file ``source_sha256``."""
-    source = _source(kind)
+    source = source_of(kind)
     if digest := getattr(
         kind, "source_sha256", None
     ):  # of a function, which has no file, or is a part of one
@@ -56,7 +56,7 @@ def name_class(kind: type[Component]) -> dict[str, str]:
     return {"class": kind.__qualname__, "source_sha256": files.sha256(source)}
 
 
-def _source(kind: type[Component]) -> Path | None:
+def source_of(kind: type[Component]) -> Path | None:
     """Return the file that a class was imported from by its path; None of an installed one."""
     if (file := getattr(kind, "source_file", None)) is not None:  # of a function in a file
         return Path(file)
@@ -65,11 +65,9 @@ def _source(kind: type[Component]) -> Path | None:
     return Path(str(sys.modules[kind.__module__].__file__))
 
 
-def local_sources(chosen: Chosen[Any]) -> list[Path]:
-    """Return the files that a component, and those named in its settings, were imported from by their paths."""
-    own = _source(chosen.component)
-    inside = [source for inner in chosen_in(dict(chosen.config)) for source in local_sources(inner)]
-    return ([] if own is None else [own]) + inside
+def all_in(chosen: Chosen[Any]) -> list[Chosen[Any]]:
+    """Return a component and those that are named in its settings, at any depth."""
+    return [chosen, *(one for inner in chosen_in(dict(chosen.config)) for one in all_in(inner))]
 
 
 def chosen_in(value: Any) -> list[Chosen[Any]]:

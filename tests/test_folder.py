@@ -40,6 +40,51 @@ def test_a_new_run_saves_its_recipe_and_its_record(toy_recipe, tmp_path):
     assert len(read_record(run)["starts"]) == 2
 
 
+def test_another_version_of_a_package_is_said(toy_recipe, tmp_path):
+    recipe, run = read_recipe(toy_recipe), tmp_path / "run"
+    with files.owned(run):
+        begin(run, recipe, CONTENTS, {"versions": {"torch": "2.1", "maskrl-pickscore": "0.1"}})
+        now = {"versions": {"torch": "2.1", "maskrl-pickscore": "0.2", "numpy": "2"}}
+        said = begin(run, recipe, CONTENTS, now)
+        assert said == ["continuing with maskrl-pickscore 0.2, was 0.1: numbers may differ"]
+        assert begin(run, recipe, CONTENTS, now) == []
+
+
+def test_other_contents_of_what_watches_are_said_and_of_all_else_refused(toy_recipe, tmp_path):
+    recipe, run = read_recipe(toy_recipe), tmp_path / "run"
+    watched = {"watch.gold": {"class": "x:Y", "model": {"sha256": "ab"}}}
+    other = {"watch.gold": {"class": "x:Y", "model": {"sha256": "cd"}}}
+    start(run, recipe, contents={**CONTENTS, **watched})
+    said = start(run, recipe, resume=True, contents={**CONTENTS, **other})
+    assert said == [
+        "the contents of watch.gold are not those with which the run began: model.sha256 was 'ab' and is 'cd'"
+    ]
+    assert start(run, recipe, resume=True) == []  # it is gone: that is told by the settings
+    with pytest.raises(
+        RecipeError, match=r"the contents of reward are not .* model.sha256 was 'cd' and is 'x'"
+    ):
+        start(
+            run,
+            recipe,
+            resume=True,
+            contents={**CONTENTS, "reward": {"class": "x:Y", "model": {"sha256": "x"}}},
+        )
+
+
+def test_a_start_that_was_killed_leaves_a_run_that_can_be_resumed(toy_recipe, tmp_path, monkeypatch):
+    recipe, run = read_recipe(toy_recipe), tmp_path / "run"
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("maskrl.runtime.folder._copy_plugins", die)
+        with pytest.raises(KeyboardInterrupt):
+            start(run, recipe)
+    start(run, recipe, resume=True)
+    assert list(run.glob("plugins/*/toy_run.py"))
+
+
 def test_a_run_is_not_begun_twice(toy_recipe, tmp_path):
     start(tmp_path / "run", read_recipe(toy_recipe))
     with pytest.raises(RecipeError, match="holds a run already; add --resume"):

@@ -14,8 +14,8 @@ from torch import Tensor
 from maskrl import files
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.evals import results
-from maskrl.evals.images import ImageFolder
-from maskrl.evals.ranks import ShowProgress, dealt, run_on_all_ranks, run_on_main
+from maskrl.evals.images import ImageFolder, digest_of
+from maskrl.evals.ranks import ShowProgress, check_same, dealt, run_on_all_ranks, run_on_main
 from maskrl.evals.sameness import differing
 from maskrl.grpo.processes import Process
 from maskrl.interfaces import Row
@@ -57,7 +57,8 @@ def judge_images(
         The rows with the key ``filename``, in the order of the images.
 
     Raises:
-        RecipeError: ``out`` holds results, or unfinished rows, of other settings; or results of other images.
+        RecipeError: ``out`` holds results, or unfinished rows, of other settings; or results of other images; or
+            processes see other images or have other settings than others.
         TrainingError: an image is damaged, or ``out`` cannot be written.
     """
     folder, hashes = out / JOURNAL, told
@@ -66,6 +67,7 @@ def judge_images(
         results.refuse_others(out, evaluation, settings, images.identity())
         claim(folder, settings)
 
+    check_same(process, {"settings": json.loads(results.to_json(settings)), "images": digest_of(told)})
     run_on_main(process, begin)
     known = _known(folder, hashes)
     process.wait()  # nobody writes before everybody has read

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from maskrl.errors import MaskRLError
+from maskrl.errors import MaskRLError, RecipeError
 from maskrl.grpo.processes import Process, SingleProcess
+from maskrl.runtime.record import changed_contents, short
 
 ALONE = SingleProcess()
 ShowProgress = Callable[[int, int], None]
@@ -38,6 +39,31 @@ def dealt(
         yield mine[start : start + batch]
         done = min(done + batch * process.world_size, total)
         progress(done, total)
+
+
+def check_same(process: Process, read: Mapping[str, Any]) -> None:
+    """See that all processes have read the same: each takes its share of the work by number.
+
+    Args:
+        process: this one.
+        read: by name, plain values: settings, and hashes of contents.
+
+    Raises:
+        RecipeError: they have not; said by the main process alone, of the first that differs.
+    """
+    all_read = process.gather_objects([dict(read)])
+
+    def refuse() -> None:
+        for rank, other in enumerate(all_read):
+            for name, (where, ours, theirs) in changed_contents(all_read[0], other):
+                key = f"{name}.{where}" if where else name
+                raise RecipeError(
+                    f"process {rank} has read other inputs than process 0: {key} is {short(theirs)} there and"
+                    f" {short(ours)} here; give all of them the same recipe and the same files"
+                )
+
+    if any(other != all_read[0] for other in all_read):
+        run_on_main(process, refuse)
 
 
 def run_on_all_ranks(process: Process, action: Callable[[], None] | None) -> None:

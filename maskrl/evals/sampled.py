@@ -15,7 +15,7 @@ from maskrl.errors import RecipeError
 from maskrl.evals import results
 from maskrl.evals.generate import sample_pairs
 from maskrl.evals.images import SETTINGS, read_settings
-from maskrl.evals.ranks import ShowProgress, dealt, run_on_main
+from maskrl.evals.ranks import ShowProgress, check_same, dealt, run_on_main
 from maskrl.evals.sameness import differing, unknown
 from maskrl.geneval.metadata import metadata_line
 from maskrl.grpo.config import Sampling
@@ -120,10 +120,12 @@ def sample_folder(
         progress: called with the images done and their total, as often on every process.
 
     Raises:
-        RecipeError: the folder holds something else, or images of other settings.
+        RecipeError: the folder holds something else, or images of other settings; or a process has read other
+            weights or prompts than the main one.
         TrainingError: it cannot be written.
     """
     settings = sampling_settings(generator, prompts, images_per_prompt, num_steps, sampling, stream)
+    check_same(process, settings)
     run_on_main(process, lambda: _claim(folder, settings))
     every = [(p, i) for p in range(len(prompts)) for i in range(images_per_prompt)]
     missing = [(p, i) for p, i in every if not _is_whole(folder / image_name(p, i))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from typing import Any
 from maskrl import files
 from maskrl.component import Needs
 from maskrl.errors import RecipeError, TrainingError
-from maskrl.identity import local_sources
+from maskrl.identity import source_of
 from maskrl.recipe import SECTIONS, Recipe, read_recipe
+from maskrl.runtime.record import WATCHED, changed_contents, changed_versions, components, short
 
 RECIPE, RECORD, PLUGINS = "recipe.toml", "run.json", "plugins"
 
@@ -32,7 +33,6 @@ FREE = (
     *("ema.evaluate", "early_stop.patience", "early_stop.min_delta"),
 )
 
-OLD_PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"  # of runs that do not name it
 _FREE_EVAL = re.compile(r"eval\.[^.]+\.(batch|every|subset)")
 
 
@@ -67,7 +67,8 @@ def begin(run: Path, recipe: Recipe, contents: Mapping[str, Any], about: Mapping
         about: where it runs, and anything else to remember of this start.
 
     Returns:
-        What a person should know: a line for every setting that has changed since the run began.
+        What a person should know: a line for every setting that has changed since the run began, for what watches and
+        for packages.
 
     Raises:
         RecipeError: the run belongs to another recipe, or what it reads has changed; the message says what, and what to
@@ -83,11 +84,14 @@ def begin(run: Path, recipe: Recipe, contents: Mapping[str, Any], about: Mapping
         if known is None:
             said.append("this run does not say what it read when it began: it is taken to be the same")
         else:
-            _check_contents(run, known, contents)
+            said += _check_contents(run, known, contents)
         said += [_say_change(key, now, was, recipe) for key, (was, now) in changed.items()]
+        said += changed_versions(record["starts"], about)
         about = {**about, "changed": {key: now for key, (_, now) in changed.items()}}
+    files.write_text(
+        run / RECIPE, recipe.to_toml()
+    )  # first: a kill behind it leaves a run that can be resumed
     _copy_plugins(run / PLUGINS, recipe)
-    files.write_text(run / RECIPE, recipe.to_toml())
     write_record(run, {**record, "contents": contents, "starts": [*record["starts"], about]})
     return said
 
@@ -115,6 +119,7 @@ def _is_record(found: Mapping[str, Any]) -> bool:
     contents, saved = found["contents"], found["saved"]
     return (
         isinstance(found["starts"], list)
+        and all(isinstance(start, dict) for start in found["starts"])
         and (contents is None or isinstance(contents, dict))
         and (saved is None or isinstance(saved, int))
     )
@@ -131,9 +136,8 @@ def _damaged(path: Path, why: object) -> str:
 
 def _copy_plugins(folder: Path, recipe: Recipe) -> None:
     """Keep the source of components that come from files, each beside its hash: two may have one name."""
-    judges = [*recipe.watch.rewards.values(), *(section.evaluation for section in recipe.eval.values())]
-    chosen = [getattr(recipe, section) for section in SECTIONS] + judges
-    for source in (source for one in chosen for source in local_sources(one)):
+    sources = (source_of(one.component) for one in components(recipe))
+    for source in (source for source in sources if source is not None):
         copy = folder / files.sha256(source)[:12] / source.name
         if not copy.exists():
             with files.whole(copy) as unfinished:
@@ -148,9 +152,9 @@ def difference(run: Path, recipe: Recipe, contents: Mapping[str, Any]) -> str | 
     """
     known = read_record(run)["contents"]
     for key, (was, now) in _different(run, recipe, by_contents=known is not None).items():
-        return f"{key} was {_short(was)} and is {_short(now)}"
-    for name, said in _changed_contents(known or contents, contents):
-        return f"of {name} {said}"
+        return f"{key} was {short(was)} and is {short(now)}"
+    for name, (place, was, now) in changed_contents(known or contents, contents):
+        return f"of {name} {place} was {short(was)} and is {short(now)}"
     return None
 
 
@@ -201,46 +205,23 @@ def _is_told_by_contents(key: str) -> bool:
     return section in SECTIONS or key == "prompts.train"
 
 
-def _check_contents(run: Path, known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name, said in _changed_contents(known, now):
+def _check_contents(run: Path, known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Refuse to go on with other contents; those of what watches and never teaches are said."""
+    said = []
+    for name, (place, was, new) in changed_contents(known, now):
+        change = f"{place} was {short(was)} and is {short(new)}"
+        if name.startswith(WATCHED):
+            said.append(f"the contents of {name} are not those with which the run began: {change}")
+            continue
         copies = run / PLUGINS
-        is_code = "source_sha256" in said and copies.is_dir()
+        is_code = "source_sha256" in place and copies.is_dir()
         kept = f" (copies of files with code are in {str(copies)!r})" if is_code else ""
         raise RecipeError(
             f"the contents of {name} are not those with which the run in {str(run)!r} began:"
-            f" {said}; put back what was there{kept}, or begin another run,"
+            f" {change}; put back what was there{kept}, or begin another run,"
             " with generator.checkpoint = the newest checkpoint's generator"
         )
-
-
-def _changed_contents(known: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the names of contents that are others now, each with where it differs first."""
-    known = _as_of_today(known)
-    for name in sorted({*known, *now}):
-        if known.get(name) != now.get(name):
-            yield name, _difference(known.get(name), now.get(name))
-
-
-def _as_of_today(contents: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a run of before evaluations had sections of their own read, as it is told today."""
-    if "eval.prompts" not in contents:
-        return contents
-    others = {key: value for key, value in contents.items() if not key.startswith("eval.")}
-    settings = {"protocol": OLD_PROTOCOL, "detector": contents["eval.detector"]}
-    return {**others, "eval.geneval": {"prompts": contents["eval.prompts"], "settings": settings}}
-
-
-def _difference(was: Any, now: Any, where: str = "") -> str:
-    """Say in a few words where two records differ first."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        key = next(key for key in sorted({*was, *now}) if was.get(key) != now.get(key))
-        return _difference(was.get(key), now.get(key), f"{where}.{key}" if where else key)
-    return f"{where} was {_short(was)} and is {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 24 else f"{text[:13]}..."
+    return said
 
 
 def check_updates(run: Path, updates: int, made: int) -> None:
@@ -260,6 +241,11 @@ def _say_change(key: str, now: Any, was: Any, recipe: Recipe) -> str:
     return f"continuing with {key} = {now!r}, was {was!r}" + (
         "; the learning rate's schedule follows" if moved and recipe.training.schedule_updates is None else ""
     )
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings by which a recipe is told, beside its contents."""
+    return {key: value for key, value in flat(recipe).items() if not _is_told_by_contents(key)}
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:

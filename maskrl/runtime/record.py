@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,77 @@ import torch
 
 import maskrl
 from maskrl import __version__
-from maskrl.identity import identity
+from maskrl.component import Chosen
+from maskrl.identity import all_in, identity
 from maskrl.recipe import SECTIONS, Recipe
 from maskrl.runtime.prompts import prompts_digest
 from maskrl.types import Prompt
 
 _DEPENDENCIES = ("torch", "transformers", "open_clip_torch", "numpy")
+OLD_PROTOCOL = "GenEval scoring rules of djghosh13/geneval af4902f"  # of runs that do not name it
+WATCHED = "watch."  # how contents are called that may change
 
 
 def contents(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Return what a run reads to train, told by contents: its components and its prompts.
+    """Return what a run reads to train, told by contents: its components, what watches, and its prompts.
 
     Raises:
         RecipeError: a file cannot be read.
     """
     read = {section: identity(getattr(recipe, section)) for section in SECTIONS}
-    return {**read, "prompts": {"sha256": prompts_digest(prompts), "number": len(prompts)}}
+    watch = {f"{WATCHED}{label}": identity(chosen) for label, chosen in recipe.watch.rewards.items()}
+    return {**read, **watch, "prompts": {"sha256": prompts_digest(prompts), "number": len(prompts)}}
+
+
+def components(recipe: Recipe) -> list[Chosen[Any]]:
+    """Return all components that a recipe names: in sections, among what watches, in settings of others."""
+    named = [getattr(recipe, section) for section in SECTIONS]
+    named += [*recipe.watch.rewards.values(), *(section.evaluation for section in recipe.eval.values())]
+    return [one for chosen in named for one in all_in(chosen)]
+
+
+def changed_contents(
+    known: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[str, Any, Any]]]:
+    """Yield the names of contents that are others now, each with where it differs first, what is known, and is now.
+
+    What watches may come and go: that is told by the settings.
+    """
+    known = _as_of_today(known)
+    for name in sorted({*known, *now}):
+        comes_or_goes = name.startswith(WATCHED) and not (name in known and name in now)
+        if known.get(name) != now.get(name) and not comes_or_goes:
+            yield name, difference(known.get(name), now.get(name))
+
+
+def _as_of_today(contents: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a run of before evaluations had sections of their own read, as it is told today."""
+    if "eval.prompts" not in contents:
+        return contents
+    others = {key: value for key, value in contents.items() if not key.startswith("eval.")}
+    settings = {"protocol": OLD_PROTOCOL, "detector": contents["eval.detector"]}
+    return {**others, "eval.geneval": {"prompts": contents["eval.prompts"], "settings": settings}}
+
+
+def difference(one: Any, other: Any, where: str = "") -> tuple[str, Any, Any]:
+    """Return where two records differ first, and what stands there in each."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        key = next(key for key in sorted({*one, *other}) if one.get(key) != other.get(key))
+        return difference(one.get(key), other.get(key), f"{where}.{key}" if where else key)
+    return where, one, other
+
+
+def short(value: Any) -> str:
+    """Return a value as a message shows it: a hash by its first digits."""
+    text = repr(value)
+    return text if len(text) <= 24 else f"{text[:13]}..."
+
+
+def changed_versions(starts: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> list[str]:
+    """Say which packages are others now than at the start before this one, a line each."""
+    known, now = (dict(one.get("versions") or {}) for one in (starts[-1] if starts else {}, about))
+    changed = [name for name in sorted(now) if name in known and known[name] != now[name]]
+    return [f"continuing with {name} {now[name]}, was {known[name]}: numbers may differ" for name in changed]
 
 
 def versions(components: Sequence[type] = ()) -> dict[str, str]:

@@ -13,11 +13,11 @@ from time import perf_counter
 
 from maskrl import files
 from maskrl.errors import TrainingError
-from maskrl.evals.ranks import run_on_main
+from maskrl.evals.ranks import check_same, run_on_main
 from maskrl.evals.results import RESULT, Report
 from maskrl.recipe import Recipe
 from maskrl.runtime import checkpoint as checkpoints
-from maskrl.runtime.folder import begin, check_folder, check_updates, default_folder, note_saved
+from maskrl.runtime.folder import begin, check_folder, check_updates, default_folder, note_saved, settings
 from maskrl.runtime.metrics import MetricsLog, last_update
 from maskrl.training.best_guidance import best_of
 from maskrl.training.display import Display
@@ -26,7 +26,6 @@ from maskrl.training.failing import memory, rescuing
 from maskrl.training.lessons import Lessons
 from maskrl.training.opening import (
     about,
-    check_prompts,
     contents,
     newest,
     open_log,
@@ -69,7 +68,8 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
     with memory(Progress()):
         setup = set_up(recipe)
     placement = setup.placement
-    check_prompts(placement, setup.prompts)
+    read = contents(recipe, setup)
+    check_same(placement, {**settings(recipe), **read})
     with ExitStack() as stack:
         said: list[str] = []
 
@@ -79,7 +79,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
             stack.enter_context(files.owned(folder))
             check_folder(folder, resume)
             check_updates(folder, recipe.training.updates, last_update(folder) if resume else 0)
-            said.extend(begin(folder, recipe, contents(recipe, setup), about(recipe, setup)))
+            said.extend(begin(folder, recipe, read, about(recipe, setup)))
             opened.append(folder)
 
         opened: list[Path] = []

@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import TrainingError
 from maskrl.eval_section import RESERVED
 from maskrl.evals.ranks import run_on_main
 from maskrl.evals.results import RESULT, Report, read_report, write_report
-from maskrl.grpo.processes import Process
-from maskrl.recipe import SECTIONS, Recipe
+from maskrl.recipe import Recipe
 from maskrl.runtime import checkpoint as checkpoints
 from maskrl.runtime import record
 from maskrl.runtime.folder import check_saved
 from maskrl.runtime.metrics import METRICS, MetricsLog, last_update, read_rows, rows_of
 from maskrl.runtime.placement import Placement
-from maskrl.runtime.prompts import prompts_digest
 from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
-from maskrl.types import Prompt
-
-
-def check_prompts(placement: Process, prompts: Sequence[Prompt]) -> None:
-    """See that all processes have read the same prompts: each takes its share of them by number.
-
-    Raises:
-        RecipeError: they have not; said by the main process alone.
-    """
-    digests = placement.gather_objects([prompts_digest(prompts)])
-
-    def refuse() -> None:
-        other = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
-        raise RecipeError(
-            f"process {other} has read other prompts than process 0 (sha256 {digests[other][:12]} and"
-            f" {digests[0][:12]}); give all of them the same file"
-        )
-
-    if len(set(digests)) > 1:
-        run_on_main(placement, refuse)
 
 
 def contents(recipe: Recipe, setup: Setup) -> dict[str, Any]:
@@ -54,7 +32,7 @@ def contents(recipe: Recipe, setup: Setup) -> dict[str, Any]:
 
 def about(recipe: Recipe, setup: Setup) -> dict[str, Any]:
     """Say where the run runs."""
-    versions = record.versions([getattr(recipe, section).component for section in SECTIONS])
+    versions = record.versions([one.component for one in record.components(recipe)])
     return {"versions": versions, **record.surroundings(setup.placement.world_size)}
 
 
