@@ -79,7 +79,7 @@ def _reading(page):
     return read_text
 
 
-@pytest.mark.parametrize("name", ["papers-run.md"])
+@pytest.mark.parametrize("name", ["papers-run.md", "cluster.md"])
 def test_what_runs_without_the_hardware(name, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = follow(name, cli)
