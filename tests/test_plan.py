@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+from pathlib import Path
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
@@ -342,6 +343,14 @@ def test_a_component_that_does_not_say_its_cost_is_named(toy_recipe, cli):
     result = cli("plan", "--recipe", toy_recipe)
     assert result.code == 2
     assert "ToyGenerator does not say what it costs" in result.err
+
+
+def test_a_reward_that_does_not_say_its_cost_is_named_and_left_out(cli):
+    toy = Path(__file__).with_name("toy_run.py")
+    told = cli("plan", "--recipe", "shapes_clip", "--set", f'reward={{ name = "{toy}:Red" }}')
+    assert told.code == 0, told.err
+    assert "not counted: Red, which does not say what it costs" in told.out
+    assert "not counted" not in cli("plan", "--recipe", "shapes_clip").out
 
 
 def test_images_must_be_square(folders):

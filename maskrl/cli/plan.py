@@ -46,6 +46,8 @@ def plan(
     made = make_plan(chosen, text_tokens, processes)
     typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")
     print_table(_memory_table(made))
+    for name in made.uncounted:
+        typer.echo(f"not counted: {name}, which does not say what it costs (it has no cost())")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if rate is None:
         dtype = torch.bfloat16 if chosen.training.dtype == "bf16" else torch.float32

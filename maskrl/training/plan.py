@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from maskrl.component import Chosen
 from maskrl.errors import RecipeError
 from maskrl.grpo import answers
 from maskrl.grpo.unmask import PORTION
+from maskrl.interfaces import RewardModel
 from maskrl.recipe import Recipe
 from maskrl.runtime.lora import adapt_network
 from maskrl.sections import LoraConfig
@@ -43,6 +45,7 @@ class Plan:
         images: painted; pairs: (image, step) pairs that enter the loss.
         updates: of the run.
         evaluated: images that the run's evaluations paint, on all processes together, and ``evaluation_flops`` for it.
+        uncounted: rewards that do not say what they cost.
     """
 
     cost: Cost
@@ -56,6 +59,7 @@ class Plan:
     updates: int
     evaluated: int
     evaluation_flops: float
+    uncounted: tuple[str, ...]
 
     @property
     def peak(self) -> float:
@@ -77,7 +81,7 @@ def plan(recipe: Recipe, text_tokens: int, processes: int) -> Plan:
     """Say what an update of a recipe needs on each of some processes.
 
     Raises:
-        RecipeError: the generator or the reward does not say what it costs, or sizes do not fit each other.
+        RecipeError: the generator does not say what it costs, or sizes do not fit each other.
     """
     cost = recipe.generator.component.cost(recipe.generator.config, text_tokens=text_tokens)
     return plan_of(recipe, cost, processes)
@@ -87,11 +91,11 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
     """Do as :func:`plan` for a generator whose cost is known.
 
     Raises:
-        RecipeError: the reward does not say what it costs, or sizes do not fit each other.
+        RecipeError: sizes do not fit each other, or a term of a reward does not say what it costs.
     """
     training = recipe.training
-    reward_parameters, reward_flops = answers.cost(recipe.reward.component, recipe.reward.config)
-    watched = [answers.cost(chosen.component, chosen.config) for chosen in recipe.watch.rewards.values()]
+    judges = [recipe.reward, *recipe.watch.rewards.values()]
+    (reward_parameters, reward_flops), *watched = (_cost_of_judging(judge) for judge in judges)
     reward_parameters += sum(parameters for parameters, _ in watched)
     watched_flops = sum(flops for _, flops in watched) / recipe.watch.every
     images = training.prompts_per_update // processes * recipe.grpo.group_size
@@ -115,7 +119,17 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
         updates=training.updates,
         evaluated=evaluated,
         evaluation_flops=evaluation_flops,
+        uncounted=tuple(judge.component.__name__ for judge in judges if not _is_known(judge)),
     )
+
+
+def _is_known(judge: Chosen[RewardModel]) -> bool:
+    return getattr(judge.component.cost, "__func__", None) is not RewardModel.cost.__func__
+
+
+def _cost_of_judging(judge: Chosen[RewardModel]) -> tuple[int, float]:
+    """Ask a reward; one that does not say counts for nothing."""
+    return answers.cost(judge.component, judge.config) if _is_known(judge) else (0, 0.0)
 
 
 def _adapters(cost: Cost, lora: LoraConfig) -> int:
