@@ -3,9 +3,9 @@
 import gc
 import json
 import re
-from pathlib import Path
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import pytest
 import torch
