@@ -21,11 +21,13 @@ from maskrl.grpo.objective import KL
 from maskrl.grpo.policy import at, policy_logits, temperature_at
 from maskrl.grpo.rollout import rollout
 from maskrl.grpo.schedule import unmask_counts
-from maskrl.grpo.temperature import COLDEST, temperatures, tempered, value_temperatures
+from maskrl.grpo.temperature import temperatures, tempered, value_temperatures
 from maskrl.grpo.update import collect, learn
+from maskrl.reducers.computational import Computational
 from maskrl.testing import check_generator
 from maskrl.transitions.p_theta1 import PTheta1
 from maskrl.transitions.p_theta2 import PTheta2
+from maskrl.transitions.random_remask import RandomRemask
 from maskrl.types import SamplerDefaults, StepIndex, Stream
 
 TABLES = {
@@ -61,8 +63,7 @@ def test_maskgens_temperatures_are_the_published_ones():
     published = [2.34, 2.10, 1.87, 1.65, 1.44, 1.25, 1.07, 0.90, 0.74, 0.60, 0.47, 0.35, 0.24, 0.15, 0.07]
     found = value_temperatures(16, "maskgen", 2.0)
     assert found[:-1] == pytest.approx(published, abs=0.0051)
-    assert found[-1] == COLDEST
-    assert temperature.VALUE_TEMPERATURES["maskgen"](16, 2.0)[-1] == 0
+    assert found[-1] == 0
     assert temperatures(16, "maskgit", 2.0) == pytest.approx([2 * (1 - (t + 1) / 16) for t in range(16)])
 
 
@@ -250,7 +251,7 @@ def test_scores_reproduce_the_rollouts_own_probabilities(rule):
     """Loss and sampler have the same logits: p of the least likely revealed proposal is the recorded threshold."""
     halves = toy_halves(toy(dtype="float32"), sampling={"guidance_train": 1.5, **rule})
     batch = collect(halves.actor, PROMPTS, 0)
-    step = batch.trajectory.transitions(torch.arange(12), torch.full((12,), 2))
+    step = batch.trajectory.transitions(torch.arange(12), torch.full((12,), 1))
     condition = batch.condition.select(torch.arange(12) // 3)
     inputs = (step.step, halves.algorithm.sampling, halves.algorithm.sampling.guidance_loss, step.places)
     p_MV = policy_logits(halves.generator, step.state, condition, *inputs).softmax(-1)
@@ -282,17 +283,67 @@ def test_cold_proposals_are_the_likeliest_and_hot_ones_are_not():
     assert entropy[30.0] == pytest.approx(math.log(4), abs=0.01)
 
 
+GREEDY = {"value_temperature_rule": "maskgen", "value_temperature": 2.0}
+
+
+def test_a_greedy_step_takes_the_likeliest_codes():
+    generator, streams = toy(), [Stream(i) for i in range(20)]
+    condition = generator.encode([PROMPTS[0]] * 20)
+    record = rollout(generator, condition, streams, 3, resolve(SamplingConfig(**GREEDY), generator.spec), 1.5)
+    for t, chance in enumerate([True, True, False]):
+        step = record.transitions(torch.arange(20), torch.full((20,), t))
+        logits = generator.logits(step.state, condition, step.step, rowwise(1.5, 20))
+        likeliest = torch.equal(logits.argmax(dim=-1)[step.masked], step.proposals[step.masked])
+        assert likeliest != chance
+    assert (record.entropy[:, 2] == 0).all()
+    assert (record.threshold[:, 2] == 1).all()
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_greedy_step_has_no_term_in_the_loss(recorded):
+    """Estimators that make steps of their own are no exception: ``random_remask`` has the temperature of each."""
+    for transition in (PTheta2(PTheta2.Config()), RandomRemask(RandomRemask.Config())):
+        generator = toy(dtype="float32", sharpness=1.0)
+        halves = toy_halves(generator, transition=transition, sampling=GREEDY, record_logp=recorded)
+        batch = collect(halves.actor, PROMPTS, 0)
+        assert batch.steps.tolist() == [0, 1]
+        assert batch.weights.tolist() == pytest.approx([1 / 3, 1 / 3])
+        assert learn(halves.learner, batch)["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_update_of_greedy_steps_alone_moves_nothing(recorded):
+    last = Computational(Computational.Config(steps=1, which="last"))
+    halves = toy_halves(transition=PTheta2(PTheta2.Config()), reducer=last, record_logp=recorded)
+    assert learn(halves.learner, collect(halves.actor, PROMPTS, 0))["skipped"] == 0
+    halves = toy_halves(
+        transition=PTheta2(PTheta2.Config()), reducer=last, sampling=GREEDY, record_logp=recorded
+    )
+    metrics = learn(halves.learner, collect(halves.actor, PROMPTS, 0))
+    assert (metrics["skipped"], metrics["grad_norm"]) == (1, 0)
+
+
+def test_greedy_steps_alone_are_refused_and_else_left_out_of_the_check(cli, toy_recipe):
+    greedy = ("--set", "sampling.value_temperature_rule=maskgen", "--set", "transition.name=p_theta2")
+    for command in (("check", "on-policy"), ("train",)):
+        done = cli(*command, "--recipe", toy_recipe, *greedy, "--set", "grpo.num_steps=1")
+        assert done.code == 2
+        assert "T = 1 every step proposes the likeliest codes, and there is nothing to learn from" in done.err
+    done = cli("check", "on-policy", "--recipe", toy_recipe, *greedy)
+    assert (done.code, [line.split()[0] for line in done.out.splitlines()]) == (0, ["step", "0", "1", "on"])
+
+
 def test_the_loss_has_the_temperature_of_each_row():
     halves = toy_halves(
-        toy(dtype="float32"),
+        toy(dtype="float32", sharpness=1.0),
         transition=PTheta2(PTheta2.Config()),
-        sampling={"value_temperature_rule": "maskgen", "value_temperature": 2.0},
+        sampling=GREEDY,
         micro_batch=100,
     )
     batch = collect(halves.actor, PROMPTS, 0)
     learn(halves.learner, batch)
     by_hand = []
-    for t, value in enumerate(value_temperatures(3, "maskgen", 2.0)):
+    for t, value in enumerate(value_temperatures(3, "maskgen", 2.0)[:2]):  # the last one is greedy
         row = batch.trajectory.transitions(torch.arange(12), torch.full((12,), t))
         condition = batch.condition.select(torch.arange(12) // 3)
         logits = halves.generator.logits(
@@ -302,16 +353,47 @@ def test_the_loss_has_the_temperature_of_each_row():
     weights = batch.adv.flatten() / (3 * 12)
     loss = -sum((logp * weights).sum() for logp in by_hand)
     found = gradients(halves.generator).clone()
+    assert found.any()
     halves.generator.module.zero_grad()
     loss.backward()
     torch.testing.assert_close(found, gradients(halves.generator), rtol=1e-4, atol=1e-6)
+
+
+# other scores than log p
+
+
+def test_logits_with_the_noise_of_the_proposals_order_as_maskgen_does():
+    """Its score is the logit over s, with noise of temperature a: here both are multiplied by s, and a step is the same."""
+    generator = toy(sharpness=6.0)
+    sampling = resolve(
+        SamplingConfig(score="logit", temperature_rule="maskgen", tau_init=2.0, **GREEDY), generator.spec
+    )
+    streams = [Stream(i) for i in range(50)]
+    condition = generator.encode([PROMPTS[0]] * 50)
+    record = rollout(generator, condition, streams, 3, sampling, 1.5)
+    noise = torch.stack([torch.rand(3, 2, 6, generator=stream.generator()) for stream in streams])
+    differ = 0
+    for t in range(2):
+        step = record.transitions(torch.arange(50), torch.full((50,), t))
+        logits = generator.logits(step.state, condition, step.step, rowwise(1.5, 50))
+        at_proposal, r = logits.gather(-1, step.proposals.clamp(max=3)[..., None]).squeeze(-1), (t + 1) / 3
+        gumbel = positions.gumbel(noise[:, t, 1])
+        found = at_proposal / (0.5 + 0.8 * (1 - r)) + 2 * (1 - r) * gumbel
+        best = found.masked_fill(~step.masked, -math.inf).argsort(dim=1, descending=True)
+        count = int(step.revealed.sum(dim=1)[0])
+        wanted = torch.zeros_like(step.masked).scatter(1, best[:, :count], True)
+        assert torch.equal(step.revealed, wanted)
+        normalised = found - logits.logsumexp(dim=-1) / (0.5 + 0.8 * (1 - r))
+        other = normalised.masked_fill(~step.masked, -math.inf).argsort(dim=1, descending=True)
+        differ += int((other[:, :count] != best[:, :count]).any(dim=1).sum())
+    assert differ > 0  # by log p others would have been revealed
 
 
 # a generator's own score
 
 
 class Own(ToyGenerator):
-    """As MaskGen: positions are ranked by the guided logit of the proposal, which is not normalised."""
+    """Ranks positions by the guided logit of the proposal, and one of the codes last."""
 
     def confidence(self, logits, proposals, step):
         assert logits.shape[:1] == proposals.shape == step.t.shape
@@ -359,8 +441,9 @@ def test_a_score_that_is_none_is_refused(answer):
 
 
 @pytest.mark.parametrize("command", [("check", "on-policy"), ("train",)])
-def test_p_theta1_refuses_another_score_before_anything_is_painted(cli, toy_recipe, command):
-    changes = ("--set", "transition.name=p_theta1", "--set", "sampling.score=generator")
+@pytest.mark.parametrize("score", ["generator", "logit"])
+def test_p_theta1_refuses_another_score_before_anything_is_painted(cli, toy_recipe, command, score):
+    changes = ("--set", "transition.name=p_theta1", "--set", f"sampling.score={score}")
     result = cli(*command, "--recipe", toy_recipe, *changes)
     assert result.code == 2
     assert "PTheta1 takes for granted that the proposals of the highest log p are revealed" in result.err

@@ -29,7 +29,10 @@ def on_policy(
         float, typer.Option(help="Allowed |delta logp| between batch sizes, in nats.")
     ] = 0.01,
 ) -> None:
-    """Check at every step that the ratio is 1 where no weight has moved, and that a gradient arrives."""
+    """Check at every step that the ratio is 1 where no weight has moved, and that a gradient arrives.
+
+    A step that proposes the likeliest codes is not in the loss, and is left out.
+    """
     from maskrl.evals.on_policy import check_steps
     from maskrl.grpo import answers
     from maskrl.runtime.lora import adapt

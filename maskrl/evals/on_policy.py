@@ -12,7 +12,7 @@ from torch import Tensor
 from maskrl.asking import asking_all
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling
-from maskrl.grpo.policy import check_score, policy_logits
+from maskrl.grpo.policy import by_chance, check_score, check_temperatures, policy_logits
 from maskrl.grpo.rollout import rollout
 from maskrl.interfaces import Condition, MaskedGenerator, TransitionProb
 from maskrl.types import Prompt, Stream, Trajectory
@@ -45,12 +45,14 @@ def check_steps(
     sampling: Sampling,
     stream: Stream,
 ) -> list[StepCheck]:
-    """Paint an image per prompt as training would, and check every step.
+    """Paint an image per prompt as training would, and check every step that can teach.
 
     Raises:
-        RecipeError: more steps than tokens, or a transition probability that is not of such a sampler.
+        RecipeError: more steps than tokens, none that can teach, or a transition probability that is not of such a
+            sampler.
     """
     check_score(transition, sampling)
+    check_temperatures(num_steps, sampling)
     with torch.no_grad():
         condition = answers.encode(generator, prompts)
         streams = [stream.child(i) for i in range(len(prompts))]
@@ -59,7 +61,9 @@ def check_steps(
         )
         scored = answers.scored(transition, painted, stream.child("scored"))
     score = _Scorer(generator, transition, condition, scored, sampling)
-    return [_check(score, step, len(prompts)) for step in range(scored.num_steps)]
+    steps = torch.arange(scored.num_steps)
+    teach = steps[by_chance(steps, scored.num_steps, sampling)].tolist()
+    return [_check(score, step, len(prompts)) for step in teach]
 
 
 @dataclass(frozen=True)

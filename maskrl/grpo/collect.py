@@ -18,6 +18,7 @@ from maskrl.grpo.batch import Batch
 from maskrl.grpo.credit import step_advantages
 from maskrl.grpo.diversity import mean_square_difference, step_change, token_diversity
 from maskrl.grpo.logp import asked, log_probs
+from maskrl.grpo.policy import by_chance
 from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.reward_scorer import RewardScorer, check_finite
 from maskrl.grpo.rollout import join, rollout
@@ -105,7 +106,7 @@ def collect(actor: Actor, prompts: Sequence[Prompt], update: int) -> Batch:
         step_adv=step_adv,
         steps=steps,
         weights=weights,
-        old_logp=_old_logp(actor, painter.condition, trajectory, steps) if actor.record_logp else None,
+        old_logp=_old_logp(actor, painter.condition, trajectory, steps),
         metrics=_reward_metrics(rewards_SG, keep_S, num_drawn)
         | answers.metrics(actor.filter)
         | (_term_metrics(columns) if drawn[0].terms else {})
@@ -130,12 +131,14 @@ def _step_advantages(
 
 
 def _train_steps(actor: Actor, groups: Sequence[Group], update: int) -> tuple[Tensor, Tensor]:
-    """Choose the steps that teach, the same on all processes: Long [k], Float [k]."""
+    """Choose the steps that teach, the same on all processes, none of them greedy: Long [k], Float [k]."""
     change_T = actor.process.gather(torch.cat([group.change for group in groups])).mean(dim=0).cpu()
     num_steps = groups[0].trajectory.num_steps
     stream = actor.stream.child("steps", update)
     is_of_these = len(change_T) == num_steps  # an estimator may score fewer steps than were painted, or more
-    return answers.train_steps(actor.reducer, num_steps, stream, change_T if is_of_these else None)
+    chosen = answers.train_steps(actor.reducer, num_steps, stream, change_T if is_of_these else None)
+    teach_k = by_chance(chosen[0], num_steps, actor.algorithm.sampling)
+    return chosen[0][teach_k], chosen[1][teach_k]
 
 
 def _check_still(actor: Actor, painted_by: int, update: int) -> None:
@@ -155,8 +158,10 @@ def _columns(actor: Actor, groups: Sequence[Group]) -> dict[str, Tensor]:
     return {name: actor.process.gather(values_B.view(len(groups), -1)) for name, values_B in columns.items()}
 
 
-def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps: Tensor) -> Tensor:
-    """Score the steps that teach, Long [k], under the weights that painted: Float [B, k]."""
+def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps: Tensor) -> Tensor | None:
+    """Score the steps that teach, Long [k], under the weights that painted: Float [B, k]; None: not asked for."""
+    if not (actor.record_logp and len(steps)):
+        return None
     device, size = trajectory.state.device, actor.portions.rollout_batch
     rows_K = torch.arange(trajectory.num_images, device=device).repeat_interleave(len(steps))
     steps_K = steps.to(device).repeat(trajectory.num_images)

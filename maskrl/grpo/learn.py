@@ -64,7 +64,8 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
 
     Returns:
         Metrics of the last pass, over all processes. ``loss`` is about 0 at ratio 1 by construction: there,
-        only its gradient informs. ``skipped`` is 1 if the filter kept no group; then no weight moves.
+        only its gradient informs. ``skipped`` is 1 if the filter kept no group, or the reducer took greedy steps
+        alone; then no weight moves.
 
     Raises:
         TrainingError: a loss or a gradient that is not finite: the weights are then still sound; weights that are
@@ -75,11 +76,11 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     started, config = perf_counter(), learner.algorithm.config
     learner.generator.module.eval()  # dropout would falsify the ratio
     keep_S = learner.process.gather(batch.keep.to(batch.trajectory.state.device)).cpu()
-    num_images = int(keep_S.sum()) * config.group_size
+    num_images = int(keep_S.sum()) * config.group_size if len(batch.steps) else 0
     pairs = _pairs(batch, pad_to_equal_count(keep_S, learner.process), config.group_size)
     base = learner.reference if config.kl_coef and num_images else None
     reference = encode(base, batch.prompts) if base else None
-    old_logp = _recorded(learner, batch, pairs)
+    old_logp = _recorded(learner, batch, pairs) if num_images else None
     metrics = dict(NOTHING_LEARNT)
     for _ in range(config.num_updates if num_images else 0):
         learner.optimizer.zero_grad(set_to_none=True)

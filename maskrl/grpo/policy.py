@@ -41,6 +41,34 @@ def temperature_at(step: StepIndex, sampling: Sampling) -> Tensor | None:
     return None if all(value == 1 for value in temperatures) else at(step, temperatures)
 
 
+def are_greedy(num_steps: int, sampling: Sampling) -> list[bool]:
+    """Tell at which of T steps the likeliest codes are proposed: their temperature is 0."""
+    rule = sampling.value_temperature_rule
+    return [value == 0 for value in value_temperatures(num_steps, rule, sampling.value_temperature)]
+
+
+def by_chance(steps: Tensor, num_steps: int, sampling: Sampling) -> Tensor:
+    """Tell which of some steps can teach, Long [k] in [0, T) -> Bool [k]: those at which something is left to chance.
+
+    What is proposed at temperature 0 has probability 1 under all weights near these: no ratio, and no gradient.
+    """
+    return ~torch.tensor(are_greedy(num_steps, sampling))[steps]
+
+
+def check_temperatures(num_steps: int, sampling: Sampling) -> None:
+    """Refuse a training rollout of which no step can teach.
+
+    Raises:
+        RecipeError: it is such.
+    """
+    if all(are_greedy(num_steps, sampling)):
+        raise RecipeError(
+            f"with value_temperature_rule = {sampling.value_temperature_rule!r} and T = {num_steps} every step"
+            " proposes the likeliest codes, and there is nothing to learn from; take more steps, or"
+            ' value_temperature_rule = "constant"'
+        )
+
+
 def at(step: StepIndex, values: Sequence[float]) -> Tensor:
     """Take for each row, of T numbers, that of its step: Float [B], fp64, on the device of ``step``."""
     return torch.tensor(values, dtype=torch.float64).to(step.t.device)[step.t]

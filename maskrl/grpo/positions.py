@@ -23,6 +23,13 @@ def log_prob(
     return logp
 
 
+def logit(
+    generator: MaskedGenerator, logits: Tensor, proposals: Tensor, logp: Tensor, step: StepIndex
+) -> Tensor:
+    """The logit of the proposal, not normalised, after guidance and before any temperature: MaskGen."""
+    return logits.gather(-1, proposals[:, None]).squeeze(-1).float()
+
+
 def own(
     generator: MaskedGenerator, logits: Tensor, proposals: Tensor, logp: Tensor, step: StepIndex
 ) -> Tensor:
@@ -42,7 +49,7 @@ def max_prob(
     return precise_MV.amax(dim=-1) - precise_MV.logsumexp(dim=-1)
 
 
-SCORES: dict[str, Score] = {"log_prob": log_prob, "generator": own, "max_prob": max_prob}
+SCORES: dict[str, Score] = {"log_prob": log_prob, "logit": logit, "generator": own, "max_prob": max_prob}
 
 
 @dataclass(frozen=True)

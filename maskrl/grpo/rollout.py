@@ -11,7 +11,7 @@ from torch import Tensor
 from maskrl.grpo import answers
 from maskrl.grpo.casts import casting_once
 from maskrl.grpo.config import Sampling
-from maskrl.grpo.policy import guided_logits, temperature_at
+from maskrl.grpo.policy import are_greedy, guided_logits, temperature_at
 from maskrl.grpo.positions import POSITION_POLICIES, SCORES
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.grpo.tables import look_up
@@ -48,6 +48,7 @@ def rollout(
     spec = generator.spec
     taus = temperatures(num_steps, sampling.temperature_rule, sampling.tau_init)
     counts = unmask_counts(spec.num_tokens, num_steps, sampling.schedule)
+    greedy = are_greedy(num_steps, sampling)
     device = next(generator.module.parameters()).device
     noise_BT2N = _noise(streams, num_steps, spec.num_tokens).to(device)
     tokens_BN = torch.full((len(streams), spec.num_tokens), spec.mask_id, device=device)
@@ -58,7 +59,7 @@ def rollout(
             at = StepIndex(torch.full((len(streams),), t, device=device), num_steps)
             places = Places.of(tokens_BN == spec.mask_id, len(streams) * sum(counts[t:]))
             inputs = (generator, tokens_BN, condition, at, sampling, guidance, places)
-            rule = _rule(generator, at, sampling, counts[t], taus[t])
+            rule = _rule(generator, at, sampling, counts[t], taus[t], greedy[t])
             made = unmask(
                 guided_logits(*inputs),
                 tokens_BN,
@@ -76,7 +77,7 @@ def rollout(
 
 
 def _rule(
-    generator: MaskedGenerator, step: StepIndex, sampling: Sampling, num_revealed: int, tau: float
+    generator: MaskedGenerator, step: StepIndex, sampling: Sampling, num_revealed: int, tau: float, greedy: bool
 ) -> Rule:
     """Look up the rule of a step at which all rows are."""
     by_name = look_up(SCORES, sampling.score, "score")
@@ -90,6 +91,7 @@ def _rule(
         num_revealed=num_revealed,
         tau=tau,
         temperature=None if temperature_B is None else temperature_B[:1],
+        greedy=greedy,
         score=score,
         order=look_up(POSITION_POLICIES, sampling.position_policy, "position_policy"),
         grid=generator.spec.grid,

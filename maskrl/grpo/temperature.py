@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import accumulate
 
+import torch
 from torch import Tensor
 
 from maskrl.grpo.tables import look_up
-
-COLDEST = 0.01  # of proposals: at 0 they would be greedy, and where logits tie, gradients without bound
 
 
 def compound(num_steps: int, tau_init: float) -> list[float]:
@@ -34,7 +33,11 @@ def constant(num_steps: int, temperature: float) -> list[float]:
 
 
 def maskgen(num_steps: int, temperature: float) -> list[float]:
-    """``temperature * (1 - r) * (0.5 + 0.8 * (1 - r))`` with r = (t+1)/T, 0 at the last step: MaskGen (2)."""
+    """``temperature * (1 - r) * (0.5 + 0.8 * (1 - r))`` with r = (t+1)/T, 0 at the last step: MaskGen (2).
+
+    Its proposals have this temperature, and its score, the logit over 0.5 + 0.8 * (1 - r) with noise of temperature
+    2 * (1 - r), has the order of the logit itself with noise of this one.
+    """
     left = [1 - (t + 1) / num_steps for t in range(num_steps)]
     return [temperature * rest * (0.5 + 0.8 * rest) for rest in left]
 
@@ -44,6 +47,7 @@ TEMPERATURE_RULES: dict[str, Callable[[int, float], list[float]]] = {
     "linear": linear_decay,
     "maskgit": maskgit,
     "constant": constant,
+    "maskgen": maskgen,
 }
 VALUE_TEMPERATURES: dict[str, Callable[[int, float], list[float]]] = {
     "constant": constant,
@@ -61,13 +65,12 @@ def temperatures(num_steps: int, rule: str, tau_init: float) -> list[float]:
 
 
 def value_temperatures(num_steps: int, rule: str, temperature: float) -> list[float]:
-    """Divide the logits of each step's proposals: T numbers >= :data:`COLDEST`, where the published rule may say 0.
+    """Divide the logits of each step's proposals: T numbers >= 0; at 0 the likeliest code is proposed, without chance.
 
     Raises:
         RecipeError: an unknown rule.
     """
-    published = look_up(VALUE_TEMPERATURES, rule, "value_temperature_rule")(num_steps, temperature)
-    return [max(value, COLDEST) for value in published]
+    return look_up(VALUE_TEMPERATURES, rule, "value_temperature_rule")(num_steps, temperature)
 
 
 def tempered(logits: Tensor, temperature: Tensor | None) -> Tensor:
@@ -76,3 +79,9 @@ def tempered(logits: Tensor, temperature: Tensor | None) -> Tensor:
         return logits
     precise = logits.float() if logits.dtype.itemsize < 4 else logits
     return precise / temperature.to(precise.dtype)[:, None]
+
+
+def peaked(logits: Tensor) -> Tensor:
+    """Log p at temperature 0, Float [M, V] -> Float [M, V], nats: 0 at the likeliest code, of equal ones any, else -inf."""
+    nowhere_MV = torch.full_like(logits, -torch.inf, dtype=torch.float32)
+    return nowhere_MV.scatter(-1, logits.argmax(dim=-1, keepdim=True), 0.0)

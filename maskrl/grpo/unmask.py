@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maskrl.grpo.confidence import border, log_softmax, pack_bits, pick, remaskable
 from maskrl.grpo.positions import Candidates, confidence, rank
-from maskrl.grpo.temperature import tempered
+from maskrl.grpo.temperature import peaked, tempered
 from maskrl.places import Places
 
 PORTION = (
@@ -29,6 +29,7 @@ class Rule:
         num_revealed: n_t.
         tau: temperature of the Gumbel noise.
         temperature: Float [1], what the logits of the proposals are divided by; None: by nothing.
+        greedy: whether the likeliest codes are proposed, without chance: the temperature is 0.
         score: Float [M, V], proposals Long [M] and their log p Float [M] -> Float [M].
         order: candidates and tau -> Float [M]: the largest are revealed.
         grid: (rows, columns) of the image, for an order that goes by place; None: it has none.
@@ -37,6 +38,7 @@ class Rule:
     num_revealed: int
     tau: float
     temperature: Tensor | None = None
+    greedy: bool = False
     score: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda logits, proposals, logp: logp
     order: Callable[[Candidates, float], Tensor] = confidence
     grid: tuple[int, int] | None = None
@@ -82,7 +84,7 @@ def unmask(
     """
     places = Places.of(state == mask_id, len(logits))
     size = portion or max(1, PORTION // logits.shape[1])
-    parts = _log_p(logits, rule.temperature, size)
+    parts = _log_p(logits, rule, size)
     drawn = [
         _propose(log_p(), noise_m)
         for log_p, noise_m in zip(parts, places.pack(uniform[:, 0]).split(size), strict=True)
@@ -115,17 +117,17 @@ def unmask(
     )
 
 
-def _log_p(logits: Tensor, temperature: Tensor | None, portion: int) -> list[Callable[[], Tensor]]:
+def _log_p(logits: Tensor, rule: Rule, portion: int) -> list[Callable[[], Tensor]]:
     """Compute log p portion by portion, when it is asked for; where there is one portion only, once."""
     parts = logits.split(portion)
     if len(parts) == 1:
-        whole = log_softmax(tempered(logits, temperature))
+        whole = _softened(logits, rule)
         return [lambda: whole]
-    return [partial(_softened, part, temperature) for part in parts]
+    return [partial(_softened, part, rule) for part in parts]
 
 
-def _softened(logits: Tensor, temperature: Tensor | None) -> Tensor:
-    return log_softmax(tempered(logits, temperature))
+def _softened(logits: Tensor, rule: Rule) -> Tensor:
+    return peaked(logits) if rule.greedy else log_softmax(tempered(logits, rule.temperature))
 
 
 def _propose(log_p: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:

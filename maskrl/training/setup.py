@@ -21,7 +21,7 @@ from maskrl.grpo.algorithm import Algorithm
 from maskrl.grpo.config import Sampling, resolve
 from maskrl.grpo.credit import check_credit
 from maskrl.grpo.learner import Learner
-from maskrl.grpo.policy import check_score
+from maskrl.grpo.policy import check_score, check_temperatures
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.interfaces import Evaluation, MaskedGenerator, RewardModel, TransitionProb
 from maskrl.recipe import Recipe
@@ -100,6 +100,7 @@ def set_up(recipe: Recipe) -> Setup:
     reducer = recipe.reducer.build()
     for steps in (answers.rollout_steps(reducer, num_steps), *eval_steps):
         unmask_counts(generator.spec.num_tokens, steps, sampling.schedule)
+    check_temperatures(answers.rollout_steps(reducer, num_steps), sampling)
     transition = recipe.transition.build()
     _check_estimator(recipe, transition)
     check_score(transition, sampling)

@@ -10,6 +10,7 @@ from typing import Any
 from maskrl.eval_section import EvalConfig, EvalSection
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
+from maskrl.grpo.policy import by_chance
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.recipe import Recipe
 from maskrl.training.evaluating import alike, first_of_each, prompts_of
@@ -52,7 +53,7 @@ class Work:
         self._masked = self._masked_at(num_steps, self._sampling)
         self._scores_remasked = recipe.transition.component.needs_remasked or bool(recipe.grpo.kl_coef)
         steps, _ = answers.train_steps(reducer, num_steps, Stream(recipe.seed))
-        self._steps: list[int] = steps.tolist()
+        self._steps: list[int] = steps[by_chance(steps, num_steps, self._sampling)].tolist()
         self.branches = 2 if self._sampling.guidance_train else 1
         self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
         drawn = [
