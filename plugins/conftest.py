@@ -59,6 +59,12 @@ def formula():
     return weights
 
 
+@pytest.fixture(scope="session", name="noise")
+def noise_of_a_name():
+    """Make numbers in [-1, 1) of a name and a shape, Float64."""
+    return noise
+
+
 @pytest.fixture(scope="session")
 def picture():
     """Make the pictures of ``reference.json``, as a reward gets them: Float [1, 3, height, width]."""

@@ -10,8 +10,11 @@ from maskrl.registry import INTERFACE_VERSION, Offer
 from maskrl.testing import check_class
 
 PUBLIC = {
+    "clip",
     "component",
     "errors",
+    "grpo.confidence",
+    "grpo.guidance",
     "interfaces",
     "testing",
     "types",
@@ -53,7 +56,7 @@ def test_its_components_load(folder):
 
 def test_it_imports_what_a_plugin_may(folder):
     sources = [path.read_text(encoding="utf-8") for path in (folder / "src").rglob("*.py")]
-    imported = {name for text in sources for name in re.findall(r"(?:from|import) maskrl\.(\w+)", text)}
+    imported = {name for text in sources for name in re.findall(r"(?:from|import) maskrl\.([\w.]+)", text)}
     assert sources
     assert imported <= PUBLIC
 
@@ -61,7 +64,7 @@ def test_it_imports_what_a_plugin_may(folder):
 def test_the_recipe_of_its_readme_is_valid(folder):
     text = (folder / "README.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
-    section = tomllib.loads(snippet)["reward"]
     (offer,) = read(folder)[1]
+    section = tomllib.loads(snippet)[offer.kind.removesuffix("s")]
     assert section.pop("name") == offer.name
     offer.load().Config.model_validate(section)
