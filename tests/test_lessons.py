@@ -111,6 +111,13 @@ def test_one_lesson_begins_the_count_anew():
     )
 
 
+def test_greedy_steps_alone_are_another_reason_than_the_filter():
+    greedy = {"reward_std": 0.1, "reward_mean": 1.0, "skipped": 1.0, "kept_fraction": 0.5}
+    assert "the reducer chose greedy steps alone" in why_nothing_was_learnt(greedy, "std_percentile")
+    rejected = why_nothing_was_learnt(greedy | {"kept_fraction": 0.0}, "std_percentile")
+    assert "filter 'std_percentile' kept no group" in rejected
+
+
 def test_an_evaluation_that_fails_between_updates_loses_none(cli, world):
     """Those of updates 2 and 4 are sound, that of update 6 fails; resumed, the run is what it would have been."""
     evaluated = ["eval.geneval.prompts=geneval.jsonl", "eval.geneval.detector.name=parts.py:FullDisk",

@@ -77,7 +77,12 @@ def rollout(
 
 
 def _rule(
-    generator: MaskedGenerator, step: StepIndex, sampling: Sampling, num_revealed: int, tau: float, greedy: bool
+    generator: MaskedGenerator,
+    step: StepIndex,
+    sampling: Sampling,
+    num_revealed: int,
+    tau: float,
+    greedy: bool,
 ) -> Rule:
     """Look up the rule of a step at which all rows are."""
     by_name = look_up(SCORES, sampling.score, "score")

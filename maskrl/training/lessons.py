@@ -42,6 +42,11 @@ def why_nothing_was_learnt(metrics: Mapping[str, float], filter_name: str) -> st
         )
     if not metrics["skipped"]:
         return None
+    if metrics.get("kept_fraction"):
+        return (
+            "the reducer chose greedy steps alone, which propose the likeliest codes and have no term in the loss;"
+            " let it choose others"
+        )
     threshold = metrics.get("filter_threshold")
     asked = "" if threshold is None else f", its threshold is {threshold:.3g}"
     spread = f"the rewards' std within groups is {metrics['reward_std']:.3g}"

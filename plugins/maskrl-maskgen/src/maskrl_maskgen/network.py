@@ -75,7 +75,8 @@ class MaskGenNetwork(nn.Module):
         image = self.norm(image, condition)
         if positions is not None:
             image = image[positions]
-        return image @ self.embeddings.weight[: self.num_codes].T
+        logits: Tensor = image @ self.embeddings.weight[: self.num_codes].T
+        return logits
 
     def _run(self, block: Any, *inputs: Tensor) -> Any:
         if self.is_checkpointed and torch.is_grad_enabled():

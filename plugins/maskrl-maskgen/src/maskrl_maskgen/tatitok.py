@@ -76,7 +76,7 @@ class Decoder(nn.Module):
 
     def _laid_out(self, pixels: Tensor) -> Tensor:
         """Lay patches side by side: Float [B, patch * patch * 3, h, w] -> Float [B, 3, h * patch, w * patch]."""
-        split = pixels.unflatten(1, (self.patch, self.patch, 3))
+        split: Tensor = pixels.unflatten(1, (self.patch, self.patch, 3))
         return split.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
 
