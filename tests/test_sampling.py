@@ -363,7 +363,7 @@ def test_the_loss_has_the_temperature_of_each_row():
 
 
 def test_logits_with_the_noise_of_the_proposals_order_as_maskgen_does():
-    """Its score is the logit over s, with noise of temperature a; both are multiplied by s here, and steps are the same."""
+    """Its score is the logit over s, with noise of temperature a; both are multiplied by s here."""
     generator = toy(sharpness=6.0)
     sampling = resolve(
         SamplingConfig(score="logit", temperature_rule="maskgen", tau_init=2.0, **GREEDY), generator.spec

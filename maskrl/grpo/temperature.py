@@ -82,6 +82,6 @@ def tempered(logits: Tensor, temperature: Tensor | None) -> Tensor:
 
 
 def peaked(logits: Tensor) -> Tensor:
-    """Log p at temperature 0: Float [M, V] -> Float [M, V], nats; 0 at the likeliest code (of equals, one), else -inf."""
+    """Log p at temperature 0: Float [M, V] -> Float [M, V], nats; 0 at a likeliest code, -inf at the others."""
     nowhere_MV = torch.full_like(logits, -torch.inf, dtype=torch.float32)
     return nowhere_MV.scatter(-1, logits.argmax(dim=-1, keepdim=True), 0.0)

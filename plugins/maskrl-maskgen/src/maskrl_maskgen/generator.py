@@ -103,7 +103,8 @@ class MaskGen(MaskedGenerator):
         rows = torch.cat([condition.rows, torch.full_like(condition.rows, len(condition.pooled) - 1)])
         twice = None if positions is None else torch.cat([positions, positions])
         both = self._predict(torch.cat([tokens, tokens]), condition, rows, twice)
-        return guided(*both.chunk(2), guidance, positions)
+        conditional, unconditional = both.chunk(2)
+        return guided(conditional, unconditional, guidance, positions)
 
     def _predict(
         self, tokens: Tensor, condition: MaskGenCondition, rows: Tensor, positions: Tensor | None
