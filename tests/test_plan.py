@@ -295,8 +295,8 @@ def test_the_command_prints_both_tables_and_what_would_fit(cli):
         "rollout",
         "transitions",
         "TFLOP/s measured",
-        "140 updates: ",
-        "evaluations: 5760 images, ",
+        "80 updates: ",
+        "evaluations: 2880 images, ",
     ):
         assert word in result.out
     advice = re.search(r"more than 0.032 GiB; ([\d.]+) MiB with (--set .*)", result.out)
