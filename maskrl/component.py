@@ -53,6 +53,14 @@ class Component(ABC):  # noqa: B024  # its subclasses, the interfaces, have abst
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @classmethod
+    def stands_for(cls, config: Any) -> Mapping[str, Any] | None:
+        """Return the identity of what these settings name elsewhere, on a server say; None: they name nothing there.
+
+        It takes the place of class and settings in :func:`maskrl.identity.identity`.
+        """
+        return None
+
     def unwrapped(self) -> Component:
         """Return the component that a wrapper is around; by default itself."""
         return self

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from maskrl import files, registry
+from maskrl.asking import asking
 from maskrl.component import Chosen, Component, open_path
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -26,7 +27,8 @@ def identity(component: Component | Chosen[Any]) -> dict[str, Any]:
     """Return which class a component is and its settings: plain values, of which equal ones mean the same component.
 
     In the place of a setting that names a file or a folder stands the sha256 of its contents; of a hub id, the id and
-    the revision that lies in the cache. A class from a file is told by its name and the file's sha256.
+    the revision that lies in the cache. A class from a file is told by its name and the file's sha256; one that stands
+    for something elsewhere, by that.
 
     Raises:
         RecipeError: a setting names a package that is not installed, or a file that cannot be read.
@@ -37,6 +39,10 @@ def identity(component: Component | Chosen[Any]) -> dict[str, Any]:
 
 
 def _of(kind: type[Component], config: BaseModel) -> dict[str, Any]:
+    with asking(kind):
+        elsewhere = kind.stands_for(config)
+    if elsewhere is not None:
+        return dict(elsewhere)
     settings = {
         name: content(value) if name in kind.paths and isinstance(value, str) else _plain(value)
         for name, value in config

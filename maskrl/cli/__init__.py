@@ -19,6 +19,7 @@ from maskrl.cli.export import export
 from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
 from maskrl.cli.sample import sample
+from maskrl.cli.serve_reward import serve_reward
 from maskrl.cli.sweep import sweep
 from maskrl.cli.train import train
 from maskrl.errors import MaskRLError, Terminated, TrainingError
@@ -34,6 +35,7 @@ app.command()(sample)
 app.command()(plan)
 app.command()(sweep)
 app.command()(export)
+app.command("serve-reward")(serve_reward)
 app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plugins.app, name="plugins")
