@@ -28,7 +28,7 @@ from maskrl.training.loop import train
 from maskrl.types import Prompt
 
 MINE = """
-import os, signal
+import os, signal, time
 from pathlib import Path
 import torch
 from maskrl.component import ComponentConfig
@@ -68,6 +68,13 @@ class Mine(RewardModel):
     def term_weights(self):
         return {"red": 1, "rough": 0.5}
 
+class Slow(RewardModel):
+    def score(self, images, prompts):
+        with Path(os.environ["LOG"]).open("a") as file:
+            file.write(prompts[0].text + "\\n")
+        time.sleep(0.5)
+        return images.mean(dim=(1, 2, 3))
+
 class Nan(RewardModel):
     def score(self, images, prompts):
         return images.mean(dim=(1, 2, 3)) / 0 * 0
@@ -91,6 +98,15 @@ def mine(folder):
     return {"name": f"{folder}/mine.py:Mine"}
 
 
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """A server of ``mine``, wherever that lies: it is told by its contents."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "mine.py").write_text(MINE)
+    with serving({"name": f"{folder}/mine.py:Mine"}) as url:
+        yield url
+
+
 def remote(*urls, **settings):
     section = {"name": "remote", "urls": list(urls), "wait": 0.01, "retries": 1, "timeout": 20.0, **settings}
     return build("rewards", section, Path())
@@ -105,54 +121,47 @@ def some_images(count=3, size=(20, 28), dtype=torch.float32):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("prepare", [rounded, lambda images: images], ids=["of 8 bits", "of any numbers"])
-def test_scores_and_terms_are_those_of_the_reward_itself(mine, folder, dtype, prepare):
+def test_scores_and_terms_are_those_of_the_reward_itself(url, mine, folder, dtype, prepare):
     images = prepare(some_images()).to(dtype)
     local = build("rewards", mine, folder)
-    with serving(mine, folder) as url:
-        found, terms = remote(url).score_terms(images, PROMPTS)
-        weights = remote(url).term_weights()
+    found, terms = remote(url).score_terms(images, PROMPTS)
     total, columns = local.score_terms(images, PROMPTS)
     assert torch.equal(found, total)
     assert terms.keys() == columns.keys()
     assert all(torch.equal(terms[name], columns[name]) for name in columns)
-    assert weights == local.term_weights()
+    assert remote(url).term_weights() == local.term_weights()
     assert len(set(found.tolist())) == 3
 
 
-def test_it_keeps_to_the_contract_of_rewards(mine, folder):
-    with serving(mine, folder) as url:
-        check_reward(remote(url))
+def test_it_keeps_to_the_contract_of_rewards(url):
+    check_reward(remote(url))
 
 
-def test_of_8_bits_are_sent_and_judged_what_files_hold(mine, folder):
-    images = some_images()
-    with serving(mine, folder) as url:
-        coarse = remote(url, pixels="8bit")
-        found = coarse.score(images, PROMPTS)
-        told = identity(coarse)
+def test_of_8_bits_are_sent_and_judged_what_files_hold(url, mine, folder):
+    images, coarse = some_images(), remote(url, pixels="8bit")
+    found, told = coarse.score(images, PROMPTS), identity(coarse)
     local = build("rewards", mine, folder)
     assert torch.equal(found, local.score(rounded(images), PROMPTS))
     assert not torch.equal(found, local.score(images, PROMPTS))
     assert told == {"pixels": "8bit", "judge": identity(local)}
 
 
-def test_it_is_who_judges_and_not_where(mine, folder):
+def test_it_is_who_judges_and_not_where(url, mine, folder):
     local = identity(Chosen("rewards", mine, folder))
-    with serving(mine, folder) as one, serving(mine, folder) as two:
-        assert identity(remote(one)) == identity(remote(two, one, timeout=3.0)) == local
-        mix = {"name": "weighted_sum", "terms": {"a": {"reward": {"name": "remote", "urls": [one]}}}}
-        assert identity(Chosen("rewards", mix, folder))["terms"]["a"]["reward"] == local
+    with serving(mine, folder) as other:
+        assert identity(remote(url)) == identity(remote(other, url, timeout=3.0)) == local
+    mix = {"name": "weighted_sum", "terms": {"a": {"reward": {"name": "remote", "urls": [url]}}}}
+    assert identity(Chosen("rewards", mix, folder))["terms"]["a"]["reward"] == local
 
 
-def test_prompts_are_looked_at_before_a_run(mine, folder):
-    with serving(mine, folder) as url:
-        remote(url).check(PROMPTS)
-        with pytest.raises(RecipeError, match=f"the reward server {url} says: 'a cat' asks too much$"):
-            remote(url).check([*PROMPTS, Prompt("a cat", {"asks": "too much"})])
-        with pytest.raises(
-            RecipeError, match="the prompt 'a cat' cannot be sent to a reward server: Object of type"
-        ):
-            remote(url).check([Prompt("a cat", {"asks": {1, 2}})])
+def test_prompts_are_looked_at_before_a_run(url):
+    remote(url).check(PROMPTS)
+    with pytest.raises(RecipeError, match=f"the reward server {url} says: 'a cat' asks too much$"):
+        remote(url).check([*PROMPTS, Prompt("a cat", {"asks": "too much"})])
+    with pytest.raises(
+        RecipeError, match="the prompt 'a cat' cannot be sent to a reward server: Object of type"
+    ):
+        remote(url).check([Prompt("a cat", {"asks": {1, 2}})])
 
 
 # runs
@@ -174,15 +183,14 @@ def run_of(toy_recipe, name, reward, updates=2, resume=False):
     return comparable(toy_recipe.parent / name)
 
 
-def test_a_run_is_the_same_and_may_change_over(toy_recipe, mine, folder):
+def test_a_run_is_the_same_and_may_change_over(url, toy_recipe, mine):
     """With the reward at hand; with it on a server; begun with one, continued with the other."""
     whole = run_of(toy_recipe, "local", toml(**mine), updates=3)
-    with serving(mine, folder) as url:
-        elsewhere = toml(name="remote", urls=[url])
-        assert run_of(toy_recipe, "remote", elsewhere, updates=3) == whole
-        run_of(toy_recipe, "both", elsewhere, updates=1)
-        run_of(toy_recipe, "both", toml(**mine), updates=2, resume=True)
-        assert run_of(toy_recipe, "both", elsewhere, updates=3, resume=True) == whole
+    elsewhere = toml(name="remote", urls=[url])
+    assert run_of(toy_recipe, "remote", elsewhere, updates=3) == whole
+    run_of(toy_recipe, "both", elsewhere, updates=1)
+    run_of(toy_recipe, "both", toml(**mine), updates=2, resume=True)
+    assert run_of(toy_recipe, "both", elsewhere, updates=3, resume=True) == whole
 
 
 def test_a_run_is_not_continued_with_another_judge(toy_recipe, mine, folder):
@@ -236,9 +244,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_batch_is_replaced(toy_recipe
     )  # of 4 portions of 4 images, those it had not done
 
 
-def test_a_run_without_its_server_ends_with_a_line_and_is_saved(cli, toy_recipe, mine, folder):
-    with serving(mine, folder) as url:
-        about = remote(url)._judge
+def test_a_run_without_its_server_ends_with_a_line_and_is_saved(cli, toy_recipe, about, folder):
     calls = []
 
     def answer(handler):
@@ -306,21 +312,20 @@ def about(mine, folder):
                  max_request=2**20)  # fmt: skip
 
 
-def test_garbage_is_no_score_and_the_next_server_is_asked(mine, folder, about):
+def test_garbage_is_no_score_and_the_next_server_is_asked(url, mine, folder, about):
     images = some_images()
     expected = build("rewards", mine, folder).score(images, PROMPTS)
-    with serving(mine, folder) as good:
-        for said, (body, complaint) in GARBAGE.items():
-            with impostor(about, lambda handler, body=body: send(handler, body(about))) as bad:
-                with pytest.warns(UserWarning, match=complaint):
-                    found = remote(bad, good).score(images, PROMPTS)
-                assert torch.equal(found, expected), said
-                with (
-                    pytest.warns(UserWarning, match="the reward server"),
-                    pytest.raises(TrainingError, match=complaint) as caught,
-                ):
-                    remote(bad).score(images, PROMPTS)
-                assert "\n" not in str(caught.value)
+    for said, (body, complaint) in GARBAGE.items():
+        with impostor(about, lambda handler, body=body: send(handler, body(about))) as bad:
+            with pytest.warns(UserWarning, match=complaint):
+                found = remote(bad, url).score(images, PROMPTS)
+            assert torch.equal(found, expected), said
+            with (
+                pytest.warns(UserWarning, match="the reward server"),
+                pytest.raises(TrainingError, match=complaint) as caught,
+            ):
+                remote(bad).score(images, PROMPTS)
+            assert "\n" not in str(caught.value)
 
 
 def break_off(handler):
@@ -357,12 +362,12 @@ FAILING = {
 
 
 @pytest.mark.parametrize("how", FAILING)
-def test_a_server_that_fails_is_replaced(mine, folder, about, how):
+def test_a_server_that_fails_is_replaced(url, mine, folder, about, how):
     images, (behave, complaint) = some_images(), FAILING[how]
-    with serving(mine, folder) as good, impostor(about, behave) as bad:
-        remote(good).score(images, PROMPTS)
+    with impostor(about, behave) as bad:
+        remote(url).score(images, PROMPTS)
         with pytest.warns(UserWarning, match=complaint):
-            found = remote(bad, good, timeout=0.3).score(images, PROMPTS)
+            found = remote(bad, url, timeout=0.3).score(images, PROMPTS)
         with (
             pytest.warns(UserWarning, match="the reward server"),
             pytest.raises(TrainingError, match=f"no reward server answers: .*{complaint}"),
@@ -388,19 +393,46 @@ def test_an_answer_that_comes_late_is_not_taken_for_a_later_one(mine, folder, ab
     assert len(asked) == 3
 
 
-def test_the_server_that_answers_is_asked_first_the_next_time(mine, folder, about):
+def test_the_server_that_answers_is_asked_first_the_next_time(url, about):
     asked = []
 
     def fail(handler):
         asked.append(handler.path)
         send(handler, b"{}", 503)
 
-    with serving(mine, folder) as good, impostor(about, fail) as bad:
-        one = remote(bad, good)
+    with impostor(about, fail) as bad:
+        one = remote(bad, url)
         with pytest.warns(UserWarning, match="answers 503"):
             one.score(some_images(), PROMPTS)
         one.score(some_images(), PROMPTS)
     assert len(asked) == 1
+
+
+def test_who_has_left_is_not_served(folder, monkeypatch):
+    monkeypatch.setenv("LOG", str(folder / "log"))
+    with serving({"name": f"{folder}/mine.py:Slow"}, folder) as url:
+        hasty = remote(url, timeout=0.1, retries=2)
+        with ignoring_warnings(), pytest.raises(TrainingError, match=r"has not answered within 0\.1 s"):
+            hasty.score(some_images(1), [Prompt("hasty")])
+        remote(url).score(some_images(1), [Prompt("patient")])
+    assert (folder / "log").read_text() == "hasty\npatient\n"
+
+
+def test_processes_begin_at_different_servers(about, monkeypatch):
+    asked = []
+
+    def note(name):
+        def answer(handler):
+            asked.append(name)
+            send(handler, scores(about))
+
+        return answer
+
+    with impostor(about, note("one")) as one, impostor(about, note("two")) as two:
+        for rank in ("0", "1", "2"):
+            monkeypatch.setenv("RANK", rank)
+            remote(one, two).score(some_images(), PROMPTS)
+    assert asked == ["one", "two", "one"]
 
 
 def test_a_failed_reward_is_said_where_it_is_missed(folder):
@@ -413,14 +445,14 @@ def test_a_failed_reward_is_said_where_it_is_missed(folder):
 # who judges, and for whom
 
 
-def test_servers_that_judge_differently_are_refused(mine, folder):
-    with serving(mine, folder) as one, serving({**mine, "tint": 0.4}, folder) as two:
-        message = f"the reward servers {one} and {two} judge differently: tint is 0.3 and 0.4"
+def test_servers_that_judge_differently_are_refused(url, mine, folder):
+    with serving({**mine, "tint": 0.4}, folder) as two:
+        message = f"the reward servers {url} and {two} judge differently: tint is 0.3 and 0.4"
         with pytest.raises(RecipeError, match=message):
-            identity(remote(one, two))
+            identity(remote(url, two))
         with pytest.raises(RecipeError, match=message):
-            remote(one, two).score(some_images(), PROMPTS)
-        changed = remote(one)
+            remote(url, two).score(some_images(), PROMPTS)
+        changed = remote(url)
         changed.check(PROMPTS)
         changed._servers._urls = (two,)  # as if it had been restarted there with another reward
         with (
@@ -430,12 +462,11 @@ def test_servers_that_judge_differently_are_refused(mine, folder):
             changed.score(some_images(), PROMPTS)
 
 
-def test_one_that_is_not_there_is_done_without(mine, folder):
-    with serving(mine, folder) as good:
-        with pytest.warns(UserWarning, match=r"127.0.0.1:1 cannot be reached .*; it is done without"):
-            assert remote("http://127.0.0.1:1", good)._judge.reward.endswith("mine.py:Mine")
-        with pytest.raises(TrainingError, match=r"no reward server answers: http://127\.0\.0\.1:1 cannot"):
-            identity(remote("http://127.0.0.1:1"))
+def test_one_that_is_not_there_is_done_without(url):
+    with pytest.warns(UserWarning, match=r"127.0.0.1:1 cannot be reached .*; it is done without"):
+        assert remote("http://127.0.0.1:1", url)._judge.reward.endswith("mine.py:Mine")
+    with pytest.raises(TrainingError, match=r"no reward server answers: http://127\.0\.0\.1:1 cannot"):
+        identity(remote("http://127.0.0.1:1"))
 
 
 def test_a_token_is_asked_for_and_stands_nowhere(toy_recipe, mine, folder, monkeypatch):

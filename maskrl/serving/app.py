@@ -50,15 +50,13 @@ def make_app(served: ServedReward, token: str | None, max_request: int) -> FastA
         token: that whoever asks must have; None: nobody needs one.
         max_request: bytes of the largest body that is read.
     """
-    bearer = (
-        [] if token is None else [Depends(HTTPBearer(auto_error=False))]
-    )  # described here, enforced by Guard
+    bearer = HTTPBearer(auto_error=False)  # described here, enforced by Guard
     app = FastAPI(
         title="maskrl reward service",
         version=__version__,
         docs_url=None,
         redoc_url=None,
-        dependencies=bearer,
+        dependencies=[] if token is None else [Depends(bearer)],
         responses={code: {"model": Problem, "description": said} for code, said in _PROBLEMS.items()},
     )
     app.add_middleware(Guard, token=token, most=max_request)
