@@ -36,6 +36,7 @@ from maskrl.sections import (
     EmaConfig,
     HeldOutConfig,
     LoraConfig,
+    ParallelConfig,
     PromptsConfig,
     TrackingConfig,
     TrainingConfig,
@@ -73,6 +74,7 @@ class Recipe(ComponentConfig):
     sampling: SamplingConfig = SamplingConfig()
     prompts: PromptsConfig
     training: TrainingConfig
+    parallel: ParallelConfig = ParallelConfig()
     lora: LoraConfig | None = None
     ema: EmaConfig | None = None
     eval: Evaluations = Field(default_factory=dict)
@@ -100,6 +102,15 @@ class Recipe(ComponentConfig):
             raise ValueError(
                 f"training.prompts_per_update * grpo.group_size = {images:,} images an update; more than"
                 f" {MOST_IMAGES:,} are not kept until it is over: take fewer, and more updates"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_sharded(self) -> Self:
+        if self.parallel.strategy == "shard" and self.training.optimizer == "adamw_8bit":
+            raise ValueError(
+                "parallel.strategy = 'shard' with training.optimizer = 'adamw_8bit': bitsandbytes does not know"
+                " divided weights; choose 'adamw', whose moments are divided too"
             )
         return self
 

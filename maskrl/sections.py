@@ -170,6 +170,16 @@ class TrainingConfig(ComponentConfig):
         return self
 
 
+class ParallelConfig(ComponentConfig):
+    """How several processes share the network: each holds all of it (replicate), or a part (shard: FSDP2).
+
+    With shard the trained weights, their gradients, the optimizer's moments, the average of ``[ema]`` and the reference
+    of a KL are divided among the processes; a part is whole only while it runs.
+    """
+
+    strategy: Literal["replicate", "shard"] = "replicate"
+
+
 class LoraConfig(ComponentConfig):
     """Low-rank adapters in place of a full fine-tune.
 

@@ -127,7 +127,9 @@ def evaluate_together(
         for one in asked
     ]
     for pairs in dealt(every, len(every), batch, process, progress):
-        images = rounded(sample_pairs(generator, prompts, pairs, stream, num_steps, sampling))
+        # a process without images paints one along: a network that is divided needs all of them
+        painted = sample_pairs(generator, prompts, pairs or every[:1], stream, num_steps, sampling)
+        images = rounded(painted[: len(pairs)])
         for one, tally in zip(asked, tallies, strict=True):
             seen = [k for k, (_, i) in enumerate(pairs) if i < one.images_per_prompt]
             tally.add([pairs[k] for k in seen], images[seen], [prompts[pairs[k][0]] for k in seen])

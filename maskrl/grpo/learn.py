@@ -22,6 +22,7 @@ from maskrl.grpo.policy import policy_logits
 from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.version import version
 from maskrl.interfaces import Condition
+from maskrl.shards import are_parts, part, whole
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ def _check(learner: Learner, batch: Batch, pairs: Pairs, loss: Tensor) -> None:
     micro = _some(pairs, wrong - wrong % learner.micro_batch, learner.micro_batch)
     prompt = batch.prompts[int(pairs.prompts[wrong])]
     found = f"the loss of {type(learner.algorithm.transition).__name__!r} is {float(loss[wrong])}"
-    if _are_logits_wrong(learner, batch, micro):
+    is_sharded = are_parts(learner.generator.module.parameters())  # others would not run along
+    if not is_sharded and _are_logits_wrong(learner, batch, micro):
         found = f"the logits of {type(learner.generator.unwrapped()).__name__!r} are not finite"
     raise TrainingError(
         f"update {batch.update}: {found} for {prompt.text!r} at step {int(pairs.steps[wrong])};"
@@ -233,7 +235,7 @@ def _step(learner: Learner, update: int) -> float:
     """Add up the processes' gradients, clip, and move the weights; return the gradient's norm before the clip."""
     params = [p for group in learner.optimizer.param_groups for p in group["params"]]
     learner.process.sum_gradients(params)
-    norm = float(torch.nn.utils.clip_grad_norm_(params, learner.max_grad_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(params, learner.max_grad_norm)))
     if not norm < torch.inf:
         raise TrainingError(
             f"update {update}: the gradient of {type(learner.generator).__name__!r} has norm {norm};"
@@ -246,10 +248,14 @@ def _step(learner: Learner, update: int) -> float:
 
 def _check_weights(learner: Learner, params: list[Tensor], update: int) -> None:
     """Stop where a step has left weights that are not finite; they are then nothing to save."""
-    if torch.stack(torch._foreach_norm([p.detach() for p in params], torch.inf)).isfinite().all():
+    norms = torch.stack(torch._foreach_norm([part(p.detach()) for p in params], torch.inf))
+    is_wrong = ~norms.isfinite()
+    if are_parts(params):  # of which each process sees its own
+        is_wrong = learner.process.sum(is_wrong.float()) > 0
+    if not is_wrong.any():
         return
     named = {id(parameter): name for name, parameter in learner.generator.module.named_parameters()}
-    wrong = next(p for p in params if not p.isfinite().all())
+    wrong = params[int(is_wrong.nonzero()[0])]
     raise TrainingError(
         f"update {update}: the step has left weights that are not finite in {named.get(id(wrong), 'a parameter')!r}"
         f" (learning rate {learner.optimizer.param_groups[0]['lr']:g}); lower the learning rate, or the weight decay"

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from maskrl.shards import part
+
 PORTION = 2**18  # words of 8 bytes at a time: 4 MiB beside the weights
 
 
@@ -15,7 +17,7 @@ PORTION = 2**18  # words of 8 bytes at a time: 4 MiB beside the weights
 def version(module: nn.Module) -> int:
     """Return a number that is the same for the same parameters, and another where a bit, a place or a name differs.
 
-    It does not depend on devices. Buffers are left out: some networks keep caches in them.
+    It does not depend on devices; of a sharded network it is of this process's part. Buffers are left out: some networks keep caches in them.
     """
     named = list(module.named_parameters())
     if not named:
@@ -34,7 +36,7 @@ def _digest(parameter: Tensor) -> Tensor:
     Nothing is copied but what does not begin or end at a word. Without factors, one number a bit up and another a bit
     down would look like nothing at all.
     """
-    octets = parameter.detach().flatten().view(torch.uint8)
+    octets = part(parameter.detach()).flatten().view(torch.uint8)
     if octets.storage_offset() % 8 or len(octets) % 8:
         octets = pad(octets, (0, -len(octets) % 8))
     words_X = octets.view(torch.long)

@@ -19,6 +19,7 @@ from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.runtime.checkpoint import PARAMETER, load
 from maskrl.runtime.wrapper import Wrapper
 from maskrl.sections import LoraConfig
+from maskrl.shards import whole
 from maskrl.types import StepIndex
 
 ADAPTER = "default"  # peft's name of the only adapter
@@ -71,7 +72,7 @@ def digest(module: nn.Module) -> str | None:
     for name, layer in _adapted(module):
         found.update(f"{name} {layer.scaling[ADAPTER]} {layer.get_base_layer().weight.dtype}\n".encode())
     for name, parameter in adapters:
-        found.update(f"{name}\n".encode() + parameter.detach().cpu().contiguous().numpy().tobytes())
+        found.update(f"{name}\n".encode() + whole(parameter.detach()).cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.interfaces import MaskedGenerator, RewardModel
+from maskrl.shards import are_parts
 
 T = TypeVar("T")
 BUCKET = 2**26  # gradients that travel together
@@ -72,13 +73,16 @@ class Placement:
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the processes' gradients, in place, ``BUCKET`` numbers at a time.
 
-        A parameter that this process has not used counts as 0: all processes add the same parameters, in one order.
+        A parameter that this process has not used counts as 0: all processes add the same parameters, in one order. Those
+        of a sharded network have been added up in the backward pass.
         """
         if self.world_size == 1:
             return
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        if are_parts(parameters):
+            return
         grads = [p.grad for p in parameters if p.grad is not None]
         for bucket in _buckets(grads):
             summed = self.sum(torch.cat([grad.flatten() for grad in bucket]))
@@ -126,12 +130,19 @@ class Placement:
                 f"process {self.rank} cannot go on: another one has ended, whose message says why ({reason})"
             ) from error
 
-    def place(self, generator: MaskedGenerator, reward: RewardModel, offload: bool = False) -> None:
+    def place(
+        self,
+        generator: MaskedGenerator,
+        reward: RewardModel,
+        offload: bool = False,
+        is_sharded: bool = False,
+    ) -> None:
         """Move every network to the device; only the generator's ``module`` keeps its gradients.
 
-        With ``offload`` the others stay in main memory.
+        With ``offload`` the others stay in main memory. With ``is_sharded`` the ``module`` does: it is moved as it is
+        divided.
         """
-        generator.module.to(self.device).eval()
+        generator.module.to("cpu" if is_sharded else self.device).eval()
         self.place_frozen((*generator.frozen, *reward.modules), offload)
 
     def place_frozen(self, modules: Sequence[nn.Module], offload: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrl.component import Component
 from maskrl.interfaces import Condition, MaskedGenerator
@@ -41,6 +41,10 @@ class Wrapper(MaskedGenerator):
     ) -> Tensor:
         """As the inner generator."""
         return self.inner.logits(tokens, condition, step, guidance, positions)
+
+    def blocks(self) -> Sequence[tuple[nn.Module, str]]:
+        """As the inner generator."""
+        return self.inner.blocks()
 
     def confidence(self, logits: Tensor, proposals: Tensor, step: StepIndex) -> Tensor:
         """As the inner generator."""

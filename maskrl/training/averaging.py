@@ -12,6 +12,7 @@ from torch import Tensor
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime.wrapper import Wrapper
 from maskrl.sections import EmaConfig
+from maskrl.shards import whole
 from maskrl.training.state import copy_into, trained_parameters
 
 UPDATES = "updates"
@@ -97,7 +98,7 @@ class Average:
 
 
 def _norm(tensors: list[Tensor]) -> float:
-    return float(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).norm())
+    return float(whole(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors]).norm()))
 
 
 class Averaged(Wrapper):

@@ -35,7 +35,7 @@ from maskrl.training.opening import (
 )
 from maskrl.training.pictures import Samples, save_before_after, save_samples
 from maskrl.training.result import TrainResult
-from maskrl.training.saving import save
+from maskrl.training.saving import save, try_saving
 from maskrl.training.setup import Setup, set_up
 from maskrl.training.signals import Stop
 from maskrl.training.state import Progress, read_progress, restore
@@ -130,8 +130,8 @@ class _Run:
         if checkpoint is not None:
             restore(checkpoint, self.setup.state, self.setup.learning_rate)
             self.screen.say(f"continuing from {checkpoint.folder}")
-        if checkpoint is None and self.placement.is_main and not self._is_over():
-            checkpoints.try_saving(self.folder / "checkpoints", self.setup.trained)
+        if checkpoint is None and self.setup.takes_part and not self._is_over():
+            try_saving(self.setup, self.folder / "checkpoints")
         if not self._is_over():
             self.screen.now(
                 f"update {self.progress.update + 1} of {self.recipe.training.updates} is under way"
@@ -181,7 +181,7 @@ class _Run:
         self.screen.update(self.progress.update, metrics, self._budget())
         self._heed(metrics)
         stop = self.setup.early_stop
-        if stop is not None and stop.note(self.progress.update, metrics) and self.placement.is_main:
+        if stop is not None and stop.note(self.progress.update, metrics) and self.setup.takes_part:
             save(self.setup, self.progress, self.folder / "best", keep=1)
 
     def _heed(self, metrics: Mapping[str, float]) -> None:
@@ -195,9 +195,12 @@ class _Run:
             )
 
     def _rescue(self, sound: Progress) -> None:
-        """Save the updates made before one that has failed, and before what looks at them."""
+        """Save the updates made before one that has failed, and before what looks at them.
+
+        Of a divided network there is no telling whether the other processes would come to gather it.
+        """
         self.progress = sound
-        if self.progress.update > self.saved_at:
+        if self.progress.update > self.saved_at and not self.setup.is_sharded:
             self._save()
             self.screen.say(f"the {self.progress.update} updates before are saved")
 
@@ -207,8 +210,9 @@ class _Run:
             self.progress.rows, self.progress.rows_sha256 = self.log.rows, self.log.sha256
 
     def _save(self) -> None:
-        if self.placement.is_main:
+        if self.setup.takes_part:
             save(self.setup, self.progress, self.folder / "checkpoints", self.recipe.checkpoint.keep)
+        if self.placement.is_main:
             note_saved(self.folder, self.progress.update)
         self.saved_at = self.progress.update
 
@@ -277,10 +281,12 @@ class _Run:
     def _paint(self, name: str) -> Samples | None:
         """Write ``samples/NAME.png`` and return what it shows; None without sample prompts, or off the main process."""
         sheets = self.setup.sheets
-        if not sheets.prompts or not self.placement.is_main:
+        if not sheets.prompts or not self.setup.takes_part:
             return None
         with self.setup.shown():
             samples = sheets.paint(self.setup.learner.generator)
+        if not self.placement.is_main:
+            return None
         path = self.folder / "samples" / f"{name}.png"
         save_samples(path, samples)
         self._show("samples", path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,12 +22,10 @@ from maskrl.grpo.credit import check_credit
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.policy import check_score, check_temperatures
 from maskrl.grpo.schedule import unmask_counts
-from maskrl.interfaces import Evaluation, MaskedGenerator, RewardModel, TransitionProb
+from maskrl.interfaces import Evaluation, MaskedGenerator, TransitionProb
 from maskrl.recipe import Recipe
-from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.checkpoint import EMA, PARAMETER
-from maskrl.runtime.lora import Unadapted, adapt
-from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
+from maskrl.runtime.offload import OffloadedReward
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import training_prompts
 from maskrl.sections import TrainingConfig
@@ -36,6 +33,7 @@ from maskrl.training.averaging import Average, Averaged
 from maskrl.training.early_stop import EarlyStop
 from maskrl.training.evaluating import RunEvaluation, build_evaluations
 from maskrl.training.held_out import HeldOutRewards
+from maskrl.training.networks import build_networks
 from maskrl.training.pictures import SampleSheets, choose_prompts
 from maskrl.training.schedule import LearningRate
 from maskrl.training.state import HasState, History, Moments, Weights, trained_parameters
@@ -62,6 +60,12 @@ class Setup:
     held_out: HeldOutRewards
     average: Average | None
     early_stop: EarlyStop | None
+    is_sharded: bool
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether this process runs along where the main one alone shows or saves: a network that is divided is all's."""
+        return self.is_sharded or self.placement.is_main
 
     @property
     def kinds(self) -> dict[str, type[Evaluation]]:
@@ -93,7 +97,8 @@ def set_up(recipe: Recipe) -> Setup:
     prompts = training_prompts(recipe.prompts)
     placement = Placement(recipe.training.device)
     share = _share(recipe.training.prompts_per_update, placement.world_size)
-    generator, reward = _build_networks(recipe, placement)
+    networks = build_networks(recipe, placement)
+    generator, reward = networks.generator, networks.reward
     sampling = resolve(recipe.sampling, generator.spec, generator)
     num_steps = recipe.grpo.steps(generator.spec)
     eval_steps = [section.config.num_steps or num_steps for section in recipe.eval.values()]
@@ -122,7 +127,7 @@ def set_up(recipe: Recipe) -> Setup:
     )
     learner = Learner(
         generator=generator,
-        reference=_reference(generator, recipe),
+        reference=networks.reference,
         algorithm=algorithm,
         optimizer=optimizer,
         lr_scheduler=learning_rate,
@@ -150,7 +155,7 @@ def set_up(recipe: Recipe) -> Setup:
             judge.check(tuple(prompts))  # theirs to look at, not to sort
     return Setup(
         *(placement, actor, learner, state, share, prompts, learning_rate, sheets, evaluations, held_out),
-        *(average, early_stop),
+        *(average, early_stop, networks.is_sharded),
     )
 
 
@@ -212,24 +217,6 @@ def _share(prompts_per_update: int, processes: int) -> int:
     return share
 
 
-def _build_networks(recipe: Recipe, placement: Placement) -> tuple[MaskedGenerator, RewardModel]:
-    """Build policy and reward, and put them where and in the precision that the recipe asks for."""
-    training = recipe.training
-    generator, reward = recipe.generator.build(), recipe.reward.build()
-    if recipe.lora is not None:
-        adapt(generator, recipe.lora, recipe.seed)
-    placement.place(generator, reward, offload=training.offload)
-    if training.activation_checkpointing:
-        generator.checkpoint_activations()
-    if training.compile:
-        generator.compile_layers()
-    if training.dtype == "bf16":
-        generator = Autocast(generator)
-    if training.offload:
-        return OffloadedDecoder(generator, placement.device), OffloadedReward(reward, placement.device)
-    return generator, reward
-
-
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
     """Build AdamW over the trained parameters.
 
@@ -262,20 +249,6 @@ def _groups(parameters: list[nn.Parameter], config: TrainingConfig) -> list[dict
     others = [parameter for parameter in parameters if parameter.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-def _reference(generator: MaskedGenerator, recipe: Recipe) -> MaskedGenerator | None:
-    """Return the policy that training begins from; with adapters, the same network without them."""
-    if recipe.grpo.kl_coef == 0:
-        return None
-    return frozen_copy(generator) if recipe.lora is None else Unadapted(generator)
-
-
-def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
-    """Copy a generator as it is now: the reference policy of the KL term."""
-    reference = copy.deepcopy(generator)
-    reference.module.eval().requires_grad_(False)
-    return reference
 
 
 def _held_out(recipe: Recipe, placement: Placement, batch: int) -> HeldOutRewards:

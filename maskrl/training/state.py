@@ -14,6 +14,7 @@ from maskrl.errors import TrainingError
 from maskrl.grpo import answers
 from maskrl.interfaces import GroupFilter, MaskedGenerator
 from maskrl.runtime.checkpoint import Checkpoint
+from maskrl.shards import divided_as
 from maskrl.training.schedule import LearningRate
 
 
@@ -80,7 +81,7 @@ def copy_into(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Non
             f" {built.get(different[0])} here; was the base model changed?"
         )
     for name, tensor in tensors.items():
-        tensor.copy_(state[name])
+        tensor.copy_(divided_as(state[name], tensor))
 
 
 class Moments:
@@ -104,6 +105,9 @@ class Moments:
         for key, tensor in state.items():
             moment, name = key.split("/", 1)
             is_count = tensor.dtype == torch.int64 and tensor.ndim == 0
+            parameter = self._parameters[name]
+            if tensor.shape == parameter.shape:
+                tensor = divided_as(tensor, parameter)
             moments.setdefault(places[name], {})[moment] = int(tensor) if is_count else tensor
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrl.component import ComponentConfig
 from maskrl.cut_prompts import CutPrompts
@@ -129,6 +129,10 @@ class Amused(MaskedGenerator):
         shape = (*codes.shape, self._vqvae.config.latent_channels)
         painted: Tensor = self._vqvae.decode(codes, force_not_quantize=True, shape=shape).sample
         return painted.clip(0, 1).float()
+
+    def blocks(self) -> Sequence[tuple[nn.Module, str]]:
+        """The layers of the transformer; the convolutions are gathered for the length of a call."""
+        return [(layer, "forward") for layer in self.module.transformer_layers]
 
     @classmethod
     def saved_settings(cls, folder: str) -> dict[str, str | None]:

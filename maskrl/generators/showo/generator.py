@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrl.component import ComponentConfig, open_path
 from maskrl.cut_prompts import CutPrompts
@@ -188,6 +188,10 @@ class Showo(MaskedGenerator):
         """Long [B, N] -> Float [B, 3, H, W] in [0, 1]."""
         assert self.spec.grid is not None
         return self.magvit.decode(tokens, self.spec.grid).float()
+
+    def blocks(self) -> Sequence[tuple[nn.Module, str]]:
+        """The layers; embeddings and head are gathered for the length of a call."""
+        return [(layer, "run") for layer in self.module.layers]
 
     def checkpoint_activations(self) -> None:
         """Of every layer only the input is kept."""

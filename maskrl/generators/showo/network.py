@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PhiConfig, PhiForCausalLM
-from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
+from transformers.models.phi.modeling_phi import PhiDecoderLayer, PhiRotaryEmbedding
 
 from maskrl.generators.showo.prompting import Vocabulary
 
@@ -66,8 +66,9 @@ class ShowoNetwork(nn.Module):
         super().__init__()
         self.vocabulary = vocabulary
         self.showo = PhiForCausalLM(phi)
+        for layer in self.layers:
+            layer.__class__ = Block  # with the modules and the keys that it has
         self._checkpointing = False
-        self._before, self._after = _before_attention, _after_attention
 
     @classmethod
     def unfilled(cls, phi: PhiConfig, vocabulary: Vocabulary) -> Self:
@@ -76,6 +77,12 @@ class ShowoNetwork(nn.Module):
             network = cls(phi, vocabulary)
         network.showo.model.rotary_emb = PhiRotaryEmbedding(phi)  # its angles are in no checkpoint
         return network
+
+    @property
+    def layers(self) -> Sequence[Block]:
+        """The layers of Phi."""
+        layers: Sequence[Block] = self.showo.model.layers
+        return layers
 
     @property
     def head(self) -> nn.Linear:
@@ -89,8 +96,10 @@ class ShowoNetwork(nn.Module):
 
     def compile_layers(self) -> None:
         """Compile the layers but for their attention, whose shapes differ from text to text."""
-        self._before = torch.compile(_before_attention, dynamic=True)
-        self._after = torch.compile(_after_attention, dynamic=True)
+        before = torch.compile(_before_attention, dynamic=True)
+        after = torch.compile(_after_attention, dynamic=True)
+        for layer in self.layers:
+            layer.before_attention, layer.after_attention = before, after
 
     def read(self, texts: Sequence[Tensor], end: int) -> KVCache:
         """Read U texts, Long [P_u] each, that end before position ``end``; differentiable.
@@ -103,13 +112,9 @@ class ShowoNetwork(nn.Module):
         rotation = self._rotation(start_U1 + torch.arange(longest, device=ids_UP.device))
         x = self.showo.model.embed_tokens(ids_UP)
         layers: list[KeysValues] = []
-        for layer in self.showo.model.layers:
-
-            def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-                layers.append((k, v))
-                return _attention(q, k, v, is_causal=True)
-
-            x = self._layer(layer, x, rotation, attend)
+        for layer in self.layers:
+            x, keys, values = layer.run(x, rotation, _attend_before)
+            layers.append((keys, values))
         return KVCache(tuple(layers), tuple(len(text) for text in texts))
 
     def forward_image(
@@ -136,8 +141,8 @@ class ShowoNetwork(nn.Module):
         runs = [run for run in _runs(groups, memory.lengths, ids.device) if len(run.texts)]
         sizes = [len(run.texts) for run in runs]
         x = self.showo.model.embed_tokens(ids)
-        last = len(self.showo.model.layers) - 1
-        for index, layer in enumerate(self.showo.model.layers):
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
             wanted = places if index == last else None
 
             def attend(q: Tensor, k: Tensor, v: Tensor, index: int = index) -> Tensor:
@@ -146,10 +151,10 @@ class ShowoNetwork(nn.Module):
                 return seen[0] if len(seen) == 1 else torch.cat(seen)
 
             if self._checkpointing and torch.is_grad_enabled():
-                given = (layer, x, rotation, attend, wanted)
-                x = checkpoint(self._layer, *given, use_reentrant=False, preserve_rng_state=False)
+                given = (x, rotation, attend, wanted)
+                x = checkpoint(layer.run, *given, use_reentrant=False, preserve_rng_state=False)[0]
             else:
-                x = self._layer(layer, x, rotation, attend, wanted)
+                x = layer.run(x, rotation, attend, wanted)[0]
         out: Tensor = self.showo.model.final_layernorm(x)
         return out
 
@@ -158,23 +163,30 @@ class ShowoNetwork(nn.Module):
         first, last = self.vocabulary.code_offset, self.vocabulary.mask_id
         return F.linear(hidden, self.head.weight[first:last], self.head.bias[first:last])
 
-    def _layer(
-        self, layer: nn.Module, x: Tensor, rotation: KeysValues, attend: Attend, places: Tensor | None = None
-    ) -> Tensor:
-        """Run one layer of Phi: attention and MLP side by side on one layer norm; the output at some places, or all."""
-        normed, q, k, v = self._before(layer, x, rotation)
-        attended = attend(q, k, v)
-        if places is not None:
-            x, normed, attended = (
-                part.flatten(0, 1).index_select(0, places) for part in (x, normed, attended)
-            )
-        return self._after(layer, x, normed, attended)
-
     def _rotation(self, positions: Tensor) -> KeysValues:
         """Long [B, L] -> cosines and sines of the rotary embedding, Float [B, L, 1, rotated dims]."""
         weight = self.showo.model.embed_tokens.weight
         cos, sin = self.showo.model.rotary_emb(weight, positions)
         return cos[:, :, None], sin[:, :, None]
+
+
+class Block(PhiDecoderLayer):  # type: ignore[misc]  # transformers has no types
+    """One layer of Phi: attention and MLP side by side on one layer norm.
+
+    ``forward`` stays that of transformers; ours is ``run``.
+    """
+
+    def run(
+        self, x: Tensor, rotation: KeysValues, attend: Attend, places: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run it, Float [B, L, D] -> the output, everywhere or at some places, and the keys and values."""
+        normed, q, k, v = self.before_attention(self, x, rotation)
+        attended = attend(q, k, v)
+        if places is not None:
+            x, normed, attended = (
+                part.flatten(0, 1).index_select(0, places) for part in (x, normed, attended)
+            )
+        return self.after_attention(self, x, normed, attended), k, v
 
 
 def _before_attention(layer: Any, x: Tensor, rotation: KeysValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -203,6 +215,10 @@ def _after_attention(layer: Any, x: Tensor, normed: Tensor, attended: Tensor) ->
     return out
 
 
+Block.before_attention = staticmethod(_before_attention)
+Block.after_attention = staticmethod(_after_attention)
+
+
 def _runs(groups: Sequence[int], lengths: Sequence[int], device: torch.device) -> Iterator[Run]:
     """Divide rows, so many of each text, where the length of the texts changes."""
     for length, same in groupby(range(len(groups)), key=lambda text: lengths[text]):
@@ -217,6 +233,11 @@ def _see(q: Tensor, k: Tensor, v: Tensor, texts: KeysValues) -> Tensor:
         for text, own in zip(texts, (k, v), strict=True)
     )
     return _attention(q, keys, values)
+
+
+def _attend_before(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend to oneself and what stands before: Float [B, heads, L, head_dim] each -> Float [B, L, D]."""
+    return _attention(q, k, v, is_causal=True)
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
