@@ -359,3 +359,14 @@ def test_images_must_be_square(folders):
     with pytest.raises(RecipeError, match=r"num_vq_tokens = 8 .*: no square number"):
         Showo.cost(config(folders), text_tokens=5)
     assert TINY_PHI.hidden_size == 16
+
+
+def test_what_is_sharded_is_divided_among_the_processes_and_nothing_else_is():
+    changes = ("grpo.kl_coef=0.1", "ema.decay=0.9", "training.prompts_per_update=8")
+    whole = plan(read_recipe("shapes_clip", changes), 20, processes=4)
+    part = plan(read_recipe("shapes_clip", [*changes, "parallel.strategy=shard"]), 20, processes=4)
+    divided = {"weights", "gradients", "optimizer", "average", "reference"}
+    assert divided < whole.memory.keys()
+    for name, size in whole.memory.items():
+        assert part.memory[name] == (size / 4 if name in divided else size)
+    assert part.transient == whole.transient

@@ -17,7 +17,8 @@ PORTION = 2**18  # words of 8 bytes at a time: 4 MiB beside the weights
 def version(module: nn.Module) -> int:
     """Return a number that is the same for the same parameters, and another where a bit, a place or a name differs.
 
-    It does not depend on devices; of a sharded network it is of this process's part. Buffers are left out: some networks keep caches in them.
+    It does not depend on devices. Buffers are left out: some networks keep caches in them. Of a sharded network it is
+    that of this process's part.
     """
     named = list(module.named_parameters())
     if not named:

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.distributed import DistError
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.interfaces import MaskedGenerator, RewardModel
@@ -73,8 +74,8 @@ class Placement:
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the processes' gradients, in place, ``BUCKET`` numbers at a time.
 
-        A parameter that this process has not used counts as 0: all processes add the same parameters, in one order. Those
-        of a sharded network have been added up in the backward pass.
+        A parameter that this process has not used counts as 0: all processes add the same parameters, in one order. The
+        backward pass has added up those of a sharded network.
         """
         if self.world_size == 1:
             return
@@ -112,6 +113,21 @@ class Placement:
         """Leave the other processes, after the last thing done together; all leave at one time."""
         self.wait()
         self.accelerator.end_training()
+
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        """Do something in which the processes meet now and then, as in the passes of a divided network.
+
+        Raises:
+            TrainingError: one is not there any more.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, DistError) and "gloo" not in str(error):
+                raise
+            with self._together():
+                raise
 
     @contextmanager
     def _together(self) -> Iterator[None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,12 +72,12 @@ class Sharded(Wrapper):
 
     def save(self, folder: str) -> None:
         """As the inner generator, on the main process; the others, which must call it too, help to gather."""
-        with _gathered(self.module, self._placement):
+        with self._placement.meeting(), _gathered(self.module, self._placement):
             if self._placement.is_main:
                 self.inner.save(folder)
 
     def _run(self, call: Callable[[], T]) -> T:
-        with _casting_anew():
+        with _casting_anew(), self._placement.meeting():
             found: T = self._root(call)
             return found
 
@@ -89,14 +90,17 @@ def _divide(root: nn.Module, generator: MaskedGenerator, placement: Placement) -
         raise RecipeError(
             f"parallel.strategy = 'shard' needs PyTorch 2.13 or newer; here is {torch.__version__}"
         )
+    # it warns of an operation in place, which nothing that we do with the results of a block is
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(placement.device.type, (placement.world_size,))
     for network, method in (*generator.blocks(), (root, "forward")):
-        divided = fully_shard(network, mesh=mesh, reshard_after_forward=True)
+        fully_shard(network, mesh=mesh, reshard_after_forward=True)
+        divided = cast(FSDPModule, network)
         divided.set_gradient_divide_factor(1.0)
         divided.set_force_sum_reduction_for_comms(True)
         divided.set_reduce_scatter_unused_params(True)
         if method != "forward":
-            register_fsdp_forward_method(divided, method)
+            register_fsdp_forward_method(network, method)
 
 
 @contextmanager
@@ -112,7 +116,7 @@ def _casting_anew() -> Iterator[None]:
 
 @contextmanager
 def _gathered(module: nn.Module, placement: Placement) -> Iterator[None]:
-    """Put the whole parameters in their places, in main memory, on the main process; all processes enter it together."""
+    """Put whole parameters in their places, in main memory, on the main process; all enter it together."""
     places = [
         (network._parameters, name, parameter)
         for network in module.modules()

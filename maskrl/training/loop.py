@@ -94,7 +94,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
         stop = stack.enter_context(Stop(is_silent=not placement.is_main))
         for line in said:
             screen.say(line)
-        with memory(progress):
+        with memory(progress), placement.meeting():
             result = _Run(recipe, folder, setup, progress, log, screen, stop).go(checkpoint)
     placement.leave()
     return result
@@ -195,10 +195,7 @@ class _Run:
             )
 
     def _rescue(self, sound: Progress) -> None:
-        """Save the updates made before one that has failed, and before what looks at them.
-
-        Of a divided network there is no telling whether the other processes would come to gather it.
-        """
+        """Save the updates made before one that has failed, unless the others would have to come and gather them."""
         self.progress = sound
         if self.progress.update > self.saved_at and not self.setup.is_sharded:
             self._save()
@@ -279,17 +276,15 @@ class _Run:
             write_results(self.folder, label, when, report, recipe=self.recipe.digest(), update=update)
 
     def _paint(self, name: str) -> Samples | None:
-        """Write ``samples/NAME.png`` and return what it shows; None without sample prompts, or off the main process."""
+        """Write ``samples/NAME.png`` and return what it shows; None where nothing is painted."""
         sheets = self.setup.sheets
         if not sheets.prompts or not self.setup.takes_part:
             return None
         with self.setup.shown():
             samples = sheets.paint(self.setup.learner.generator)
-        if not self.placement.is_main:
-            return None
-        path = self.folder / "samples" / f"{name}.png"
-        save_samples(path, samples)
-        self._show("samples", path)
+        if self.placement.is_main:
+            save_samples(path := self.folder / "samples" / f"{name}.png", samples)
+            self._show("samples", path)
         return samples
 
     def _show(self, name: str, path: Path) -> None:
@@ -298,7 +293,7 @@ class _Run:
 
     def _before_after(self, before: Samples | None) -> Path | None:
         after = self._paint("after")
-        if before is None or after is None:
+        if before is None or after is None or not self.placement.is_main:
             return None
         save_before_after(picture := self.folder / "samples" / "before_after.png", before, after)
         self._show("before_after", picture)

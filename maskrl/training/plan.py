@@ -28,6 +28,7 @@ MIB = 2**20
 ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03}  # of moments, per trained number
 # per logit being scored by p_theta1: log-softmax, the sum, its set, and the gradients, in fp32; of bf16 a copy in fp32
 SCORE_BYTES = {"fp32": 13, "bf16": 17}
+SHARDED = {"weights", "gradients", "optimizer", "average", "reference"}
 SAMPLE_BYTES = 24  # per logit being sampled: log p and p in fp32, the cumulative sum and its target in fp64
 
 
@@ -105,7 +106,7 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
     return Plan(
         cost=cost,
         trained=trained,
-        memory=_memory(recipe, cost, trained, reward_parameters),
+        memory=_divided(recipe, _memory(recipe, cost, trained, reward_parameters), processes),
         transient=_transient(recipe, cost, work),
         flops={
             "rollout": work.rollout(),
@@ -153,6 +154,12 @@ def _memory(recipe: Recipe, cost: Cost, trained: int, reward_parameters: int) ->
     if not training.offload:
         parts |= {"decoder": 4.0 * cost.frozen_parameters, "reward": 4.0 * reward_parameters}
     return parts
+
+
+def _divided(recipe: Recipe, memory: Mapping[str, float], processes: int) -> dict[str, float]:
+    """Leave of what is sharded the part of one process; what is gathered while it runs is not counted."""
+    share = processes if recipe.parallel.strategy == "shard" else 1
+    return {name: size / share if name in SHARDED else size for name, size in memory.items()}
 
 
 def _transient(recipe: Recipe, cost: Cost, work: Work) -> dict[str, float]:

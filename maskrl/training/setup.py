@@ -64,7 +64,7 @@ class Setup:
 
     @property
     def takes_part(self) -> bool:
-        """Whether this process runs along where the main one alone shows or saves: a network that is divided is all's."""
+        """Whether this process runs along where the main one shows or saves: all do if the network is divided."""
         return self.is_sharded or self.placement.is_main
 
     @property
