@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -50,6 +51,28 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # what could not be written may be no place to remove from either
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to fill, beside where it will be; it appears under its name once it is full, or not at all.
+
+    It takes the place of nothing but an empty folder, also of one that another process made in the meantime.
+
+    Raises:
+        TrainingError: the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
+        try:
+            yield unfinished
+            unfinished.chmod(0o755)  # mkdtemp's is for its owner alone
+            os.replace(unfinished, path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise TrainingError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:

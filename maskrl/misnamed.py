@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import dataclass
 
+from maskrl.packages import packages
 from maskrl.registry import GROUP, INTERFACE_VERSION, KINDS, nearest
 
 
@@ -28,9 +28,9 @@ def misnamed() -> list[Misnamed]:
     """List what packages offer in groups that are spelt wrongly, sorted; imports nothing."""
     return sorted(
         {
-            Misnamed(point.group, point.name, (distribution.metadata["Name"] or "unnamed").lower())
-            for distribution in importlib.metadata.distributions()
-            for point in distribution.entry_points
+            Misnamed(point.group, point.name, package.name)
+            for package in packages()
+            for point in package.points
             if point.group.lower().startswith("maskrl") and not GROUP.fullmatch(point.group)
         },
         key=str,

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, UnknownComponent
+from maskrl.packages import packages
 from maskrl.shared import Shared, put_back, shared
 
 INTERFACE_VERSION = 1
@@ -86,16 +87,12 @@ class Offer:
 def installed() -> list[Offer]:
     """List every offer of every installed package, for any interface version, sorted; imports nothing."""
     offers: dict[tuple[str, int, str, str], Offer] = {}
-    for distribution in importlib.metadata.distributions():
-        matches = [(point, GROUP.fullmatch(point.group)) for point in distribution.entry_points]
-        ours = [(point, match) for point, match in matches if match is not None]
-        if not ours:
-            continue
-        metadata = distribution.metadata  # which parses a file at every call
-        package, version = (metadata["Name"] or "unnamed").lower().replace("_", "-"), metadata["Version"]
-        for point, match in ours:
-            offer = Offer(match[1], point.name, package, version, point.value, int(match[2]))
-            offers.setdefault((offer.kind, offer.interface, offer.name, package), offer)
+    for package in packages():
+        for point in package.points:
+            if match := GROUP.fullmatch(point.group):
+                whose = package.name, package.version
+                offer = Offer(match[1], point.name, *whose, point.value, int(match[2]))
+                offers.setdefault((offer.kind, offer.interface, offer.name, offer.package), offer)
     return [offers[key] for key in sorted(offers)]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from toy_run import ToyGenerator
 
 from maskrl.errors import PluginError, RecipeError
+from maskrl.grpo.rollout import rollout
 from maskrl.interfaces import MaskedGenerator
 from maskrl.testing import check_generator
 from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults
@@ -194,6 +195,25 @@ def logits_of_memory(self, tokens, condition, step, guidance, positions=None):
     return logits if positions is None else logits[positions]
 
 
+@dataclass(frozen=True)
+class Cached(Texts):
+    """Texts with what was seen on the canvas when it was first looked at."""
+
+    seen: dict
+
+    def select(self, rows):
+        return Cached(self.letters[rows], {name: canvas[rows] for name, canvas in self.seen.items()})
+
+
+def logits_of_a_cache(self, tokens, condition, step, guidance, positions=None):
+    """Half of the canvas is read once, and not again when more of it has been painted."""
+    seen = condition.seen if isinstance(condition, Cached) else {}
+    canvas = seen.setdefault("canvas", tokens.clone())
+    logits = Good.logits(self, tokens, condition, step, guidance)
+    logits = logits + Good.logits(self, canvas, condition, step, guidance)
+    return logits if positions is None else logits[positions]
+
+
 def save_fp16(self, folder):
     Path(folder).mkdir()
     save_file({k: v.half() for k, v in self.module.state_dict().items()}, Path(folder) / "model.safetensors")
@@ -299,6 +319,10 @@ FAULTS = {
     "stale prefill": (
         {"prefill": remember, "logits": logits_of_memory},
         "'prefill' after the weights moved gives the logits of the weights before",
+    ),
+    "a cache of the first canvas": (
+        {"prefill": lambda self, condition: Cached(condition.letters, {}), "logits": logits_of_a_cache},
+        "what a rollout revealed has another probability when the loss asks",
     ),
     "no condition": (
         {"encode": lambda self, prompts: None},
@@ -496,3 +520,23 @@ def test_own_prompts_are_asked_about():
 
     check_generator(build(encode=encode), [Prompt("one"), Prompt("another")])
     assert set(asked) == {"one", "another"}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda painted, calls: replace(painted, tokens=painted.state[:, 0]), "a token of it is no code"),
+        (lambda painted, calls: replace(painted, tokens=(painted.tokens + calls) % CODES), "another picture"),
+    ],
+)
+def test_a_rollout_that_leaves_masks_or_differs_is_named(monkeypatch, change, complaint):
+    """Unmasking is maskrl's own business: the fault is planted there."""
+    calls = []
+
+    def faulty(*given):
+        calls.append(given)
+        return change(rollout(*given), len(calls))
+
+    monkeypatch.setattr("maskrl.testing.rollouts.rollout", faulty)
+    with pytest.raises(PluginError, match=complaint):
+        check_generator(build())

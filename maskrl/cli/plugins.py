@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from maskrl import misnamed, registry
 from maskrl.asking import asking
+from maskrl.clashes import clashes
 from maskrl.errors import MaskRLError, PluginError, RecipeError, UnknownComponent
+from maskrl.packages import packages
 from maskrl.registry import Offer
 
-app = typer.Typer(no_args_is_help=True, help="What is installed.")
+app = typer.Typer(no_args_is_help=True, help="What is installed, and how to write more.")
 
 
 @app.command("list")
@@ -26,8 +30,8 @@ def list_offers() -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    for entry in misnamed.misnamed():
-        typer.echo(f"warning: {entry}", err=True)
+    for line in (*map(str, misnamed.misnamed()), *_damaged(), *clashes()):
+        typer.echo(f"warning: {line}", err=True)
 
 
 @app.command()
@@ -49,12 +53,34 @@ def check(
             broken += 1
             result = f"broken  {title}: {error}"
         typer.echo(result)
-    wrong = [] if names else misnamed.misnamed()
+    wrong = [] if names else [*map(str, misnamed.misnamed()), *_damaged()]
     for entry in wrong:
         typer.echo(f"broken  {entry}")
+    for line in [] if names else clashes():
+        typer.echo(f"warning: {line}", err=True)
     if broken or wrong:
         total = len(found) + len(wrong)
         raise PluginError(f"{broken + len(wrong)} of {total} components are broken")
+
+
+@app.command()
+def new(
+    kind: Annotated[
+        str, typer.Argument(help="reward, generator, transition, filter, reducer, evaluation or prompts.")
+    ],
+    name: Annotated[str, typer.Argument(help="What recipes will call it.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The folder to make; by default maskrl-NAME, here.")
+    ] = None,
+) -> None:
+    """Write a package of a component that works: class, tests, README, and a recipe that trains at once."""
+    from maskrl.templates import write_package
+
+    package, folder = write_package(kind, name, to)
+    place, recipe = (shlex.quote(str(path)) for path in (folder, folder / f"{package.name}.toml"))
+    typer.echo(f"{folder}: the {package.label} {package.name!r}, class {package.class_name}")
+    typer.echo(f"next:  pip install -e {place}")
+    typer.echo(f"       maskrl train --recipe {recipe}")
 
 
 Titled = tuple[str, Offer | str]  # what a line calls a component; an offer, or a class in a file
@@ -78,6 +104,11 @@ def _named(names: Sequence[str]) -> list[Titled]:
             raise UnknownComponent(f"no component is called {name!r}{hint}; 'maskrl plugins list' shows all")
         found += map(_titled, same)
     return found
+
+
+def _damaged() -> list[str]:
+    """Say whose metadata cannot be read, a line each."""
+    return sorted(package.damage for package in packages() if package.damage is not None)
 
 
 def _other_version(offer: Offer) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from maskrl import files
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import RecipeError
 from maskrl.evals.comparison import compare_files
 from maskrl.evals.results import RESULT, read_result
 from maskrl.library.sources import saved_settings, weights_of
@@ -49,18 +47,9 @@ def export(run: Path, to: Path, checkpoint: Path | None = None) -> Path:
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise RecipeError(f"--to {str(to)!r} is there already: name a new folder, so that nothing is lost")
     card = "\n".join(_card(run, weights)) + "\n"
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=files.UNFINISHED, dir=to.parent))
-        try:
-            shutil.copytree(weights, unfinished, dirs_exist_ok=True)
-            files.write_text(unfinished / CARD, card)
-            unfinished.chmod(0o755)  # mkdtemp's is for its owner alone
-            os.replace(unfinished, to)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise TrainingError(f"cannot write {str(to)!r}: {error.strerror or error}") from error
+    with files.whole_folder(to) as unfinished:
+        shutil.copytree(weights, unfinished, dirs_exist_ok=True)
+        files.write_text(unfinished / CARD, card)
     return to
 
 

@@ -17,6 +17,7 @@ from maskrl.testing.classes import check_class
 from maskrl.testing.gradients import check_gradient
 from maskrl.testing.promises import NOISE, PROMPTS, apart, quiet, require, require_close, require_floats
 from maskrl.testing.promises import require_listed as listed
+from maskrl.testing.rollouts import check_rollout
 from maskrl.testing.scene import Scene
 from maskrl.testing.spec import check_cost, check_spec
 from maskrl.testing.weights import awake, check_checkpointing, check_save, trained
@@ -26,7 +27,7 @@ BATCHES = (7, 33)  # rows: more than prompts, and no multiple of what a generato
 
 
 def check_generator(component: MaskedGenerator, prompts: Sequence[Prompt] = PROMPTS) -> None:
-    """Check every promise but ``compile_layers``: spec, conditions, logits, guidance, decoding, saving and loading.
+    """Check every promise but ``compile_layers``: spec, conditions, logits, guidance, rollouts, decoding, saving.
 
     Args:
         component: on any device, in fp32.
@@ -54,6 +55,8 @@ def check_generator(component: MaskedGenerator, prompts: Sequence[Prompt] = PROM
             _check_conditions(scene)
             _check_batches(scene)
             _check_num_steps(scene)
+            for guidance in sorted({0.0, scene.weight}):
+                check_rollout(scene, guidance)
         _check_decode(scene)
         check_save(scene)
         check_checkpointing(scene)
