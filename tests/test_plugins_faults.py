@@ -30,7 +30,7 @@ FAULTS = {
             "codes that are known",
         ),
         ("return logits if", "return logits.half() if", "float16"),
-        ("return logits if", "return logits.detach() if", "no gradient reaches module"),
+        ("else logits[positions]", "else logits[positions].detach()", "no gradient reaches module"),
         ("return logits if", "return logits + torch.rand(1) if", "global random numbers"),
         ("Network().eval()", "Network()", r"in train\(\)"),
         ("else logits[positions]", "else logits.flip(0)[positions]", "differ from the full ones"),
@@ -69,7 +69,7 @@ FAULTS = {
     "evaluation": [
         ("for pair in zip(images,", "for pair in zip(images[:1] * len(images),", "the rest of its batch"),
         ('"strength": strength}', '"strength": strength / 0.0}', "raised ZeroDivisionError"),
-        ('"strength": strength}', '"strength": float("nan")}', "finite|NaN|nan"),
+        ('"strength": strength}', '"strength": float("nan")}', "JSON cannot hold"),
         ("(image - image.mean(dim=0))", "image.mul_(0.5)", "changed the images"),
         ("others: list[float] = excess_3", "others = excess_3.uniform_()", "global random numbers"),
         ('bool(row["right"])', '"yes"', "is_right returned"),
