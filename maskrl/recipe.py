@@ -179,6 +179,8 @@ def read_recipe(
     context = {"base": path.parent, "needs": needs, "typed": typed}
     if old := recipe_file.old_spelling(data if probe is None else probe):
         raise RecipeError(f"{path}: {old}")
+    for one in (data, probe or {}):
+        recipe_file.read_switch(one)
     if probe is not None:
         _check_keys(path, probe, context)
     try:

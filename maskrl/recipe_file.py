@@ -128,6 +128,26 @@ def upgrade(data: dict[str, Any]) -> None:
     data["eval"] = {"geneval": renamed} if "prompts" in section else {}
 
 
+def read_switch(data: dict[str, Any]) -> None:
+    """Read ``tracking.tensorboard = true`` or ``false`` as ``trackers``, in place.
+
+    Raises:
+        RecipeError: it is neither, or stands beside ``trackers``.
+    """
+    section = data.get("tracking")
+    if not isinstance(section, dict) or "tensorboard" not in section:
+        return
+    wanted = section.pop("tensorboard")
+    if wanted is None:  # its default is to be restored
+        return
+    if not isinstance(wanted, bool) or "trackers" in section:
+        raise RecipeError(
+            'tracking.tensorboard: write trackers = ["tensorboard"], or [] for none, in its place'
+            " (--set tracking.tensorboard= takes it out)"
+        )
+    section["trackers"] = ["tensorboard"] if wanted else []
+
+
 def _split(override: str) -> tuple[list[str], str]:
     key, equals, text = override.partition("=")
     keys = key.strip().split(".")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,8 @@ from maskrl.component import (
 )
 from maskrl.errors import RecipeError
 from maskrl.interfaces import RewardModel
+
+TENSORBOARD = "tensorboard"
 
 
 def _source(value: str, info: ValidationInfo) -> str:
@@ -236,13 +238,32 @@ class CheckpointConfig(ComponentConfig):
     keep: int = Field(default=2, ge=1)
 
 
-class TrackingConfig(ComponentConfig):
-    """What a run writes beside its metrics: TensorBoard files, and pictures of ``sample_prompts``.
+def _tracker(name: str) -> str:
+    """Accept a name in accelerate's table of trackers."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # a second, and only where a recipe names another
 
-    Without ``sample_prompts`` the pictures show the run's own: a prompt of each task of its evaluation, else some of
-    those that it trains on.
+    if name != TENSORBOARD and name not in LOGGER_TYPE_TO_CLASS:
+        hint = registry.nearest(name, LOGGER_TYPE_TO_CLASS)
+        raise RecipeError(f"no tracker is called {name!r}{hint} ({', '.join(sorted(LOGGER_TYPE_TO_CLASS))})")
+    return name
+
+
+class TrackingConfig(ComponentConfig):
+    """What a run writes beside its metrics: to ``trackers``, and pictures of ``sample_prompts``.
+
+    ``trackers`` are TensorBoard and any of accelerate's, by name; ``project`` is what groups runs there, and
+    ``options`` what each of them is opened with, by its name. Without ``sample_prompts`` the pictures show the run's
+    own: a prompt of each task of its evaluation, else some of those that it trains on.
     """
 
-    tensorboard: bool = True
+    trackers: tuple[Annotated[str, AfterValidator(_tracker)], ...] = (TENSORBOARD,)
+    project: str = Field(default="maskrl", min_length=1)
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     samples_every: int = Field(default=25, ge=1)
     sample_prompts: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _has_options_of_its_own(self) -> Self:
+        if others := sorted(self.options.keys() - set(self.trackers) - {TENSORBOARD}):
+            raise ValueError(f"options.{others[0]}: {others[0]!r} is not among the trackers")
+        return self

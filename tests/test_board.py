@@ -4,13 +4,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maskrl.recipe import read_recipe
-from maskrl.runtime.board import Board, tag
+from maskrl.runtime.board import Board
 from maskrl.runtime.metrics import MetricsLog, read_rows
+from maskrl.runtime.tracker import tag
+from maskrl.sections import TrackingConfig
 from maskrl.training.loop import train
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -41,7 +43,7 @@ def run(tmp_path_factory):
     (folder / "geneval.jsonl").write_text(geneval_prompts())
     recipe = TOY_RECIPE.replace('name = "keep_all"', 'name = "std_percentile"\nwarmup = 1')
     recipe = recipe.replace(f'[reward]\nname = "{TOY}:Red"', f'[reward.terms.red]\nreward = "{TOY}:Red"')
-    (folder / "toy.toml").write_text(recipe.replace("tensorboard = false", "tensorboard = true"))
+    (folder / "toy.toml").write_text(recipe.replace("tensorboard = false", 'trackers = ["tensorboard"]'))
     changes = [
         "reward.name=weighted_sum",
         f"eval.geneval.prompts={folder}/geneval.jsonl",
@@ -77,23 +79,24 @@ def test_the_board_shows_groups_pictures_and_the_recipe(run):
     }
     assert [event.step for event in board.Images("samples")] == [0, 2]
     assert sorted(images) == ["before_after", "samples"]
+    (table,) = board.Tensors("geneval/before_after/text_summary")
+    assert b"| before | after | difference |" in table.tensor_proto.string_val[0]
     (recipe,) = board.Tensors("recipe/text_summary")
     assert b"prompts_per_update = 2" in recipe.tensor_proto.string_val[0]
 
 
 def test_a_board_that_cannot_be_written_is_given_up_in_a_line(tmp_path):
     (tmp_path / "tensorboard").write_text("in the way")
-    with pytest.warns(UserWarning, match="TensorBoard in '.*tensorboard' is given up: "):
-        log = MetricsLog(tmp_path, [], tensorboard=True)
+    with pytest.warns(UserWarning, match="the tracker 'tensorboard' is given up: .*File exists"):
+        log = MetricsLog(tmp_path, [], TrackingConfig())
     with log:
         log.write({"kind": "update", "update": 1, "reward_mean": 0.5})
     assert [row["reward_mean"] for row in read_rows(tmp_path)] == [0.5]
 
 
 def test_pictures_keep_their_size(tmp_path):
-    Image.new("RGB", (30, 20)).save(tmp_path / "sheet.png")
-    board = Board(tmp_path / "board", [])
-    board.picture("sheet", tmp_path / "sheet.png", 3)
+    board = Board(tmp_path / "board")
+    board.picture("sheet", np.zeros((20, 30, 3), np.uint8), 3)
     board.close()
     (event,) = EventAccumulator(str(tmp_path / "board")).Reload().Images("sheet")
     assert (event.step, event.width, event.height) == (3, 30, 20)

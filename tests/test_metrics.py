@@ -7,17 +7,20 @@ import pytest
 
 from maskrl.errors import TrainingError
 from maskrl.runtime.metrics import MetricsLog, is_wall_clock, read_rows, rows_of
+from maskrl.sections import TrackingConfig
+
+NOTHING = TrackingConfig(trackers=())
 
 
 def write(run, count, keep=0):
-    with MetricsLog(run, rows_of(run, keep, None), tensorboard=False) as log:
+    with MetricsLog(run, rows_of(run, keep, None), NOTHING) as log:
         for update in range(log.rows, count):
             log.write({"kind": "update", "update": update, "x": update / 3})
         return log.rows
 
 
 def test_a_row_is_on_disk_when_write_returns(tmp_path):
-    with MetricsLog(tmp_path, [], tensorboard=False) as log:
+    with MetricsLog(tmp_path, [], NOTHING) as log:
         for count in range(1, 4):
             log.write({"kind": "update", "update": count})
             assert [row["update"] for row in read_rows(tmp_path)] == list(range(1, count + 1))
@@ -47,7 +50,7 @@ def test_a_new_run_starts_an_empty_file(tmp_path):
 
 def test_numbers_survive_to_the_last_bit_and_nan_is_null(tmp_path):
     values = [0.1 + 0.2, 1e-310, math.pi, math.nan]
-    with MetricsLog(tmp_path, [], tensorboard=False) as log:
+    with MetricsLog(tmp_path, [], NOTHING) as log:
         log.write({"kind": "eval", "update": 0, **{f"v{i}": v for i, v in enumerate(values)}})
     text = (tmp_path / "metrics.jsonl").read_text()
     row = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
@@ -63,13 +66,13 @@ def test_what_is_wall_clock():
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"cannot write .*metrics\.jsonl"):
-        MetricsLog(tmp_path / "file", [], tensorboard=False)
+        MetricsLog(tmp_path / "file", [], NOTHING)
 
 
 def test_tensorboard_gets_every_number(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with MetricsLog(tmp_path, [], tensorboard=True) as log:
+    with MetricsLog(tmp_path, [], TrackingConfig()) as log:
         log.write({"kind": "update", "update": 1, "reward_mean": 0.5})
         log.write({"kind": "update", "update": 2, "reward_mean": 0.75})
         log.write({"kind": "eval", "update": 2, "when": "after", "geneval": 0.25})

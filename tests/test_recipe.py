@@ -77,7 +77,7 @@ def test_the_digest_changes_with_any_setting(toy_recipe):
     [
         ("seed=5", ("seed",), 5),
         ("training.learning_rate = 3e-6", ("training", "learning_rate"), 3e-6),
-        ("tracking.tensorboard=true", ("tracking", "tensorboard"), True),
+        ("tracking.tensorboard=true", ("tracking", "trackers"), ["tensorboard"]),
         ("tracking.sample_prompts=['a', 'b']", ("tracking", "sample_prompts"), ["a", "b"]),
         ("training.lr_schedule=cosine", ("training", "lr_schedule"), "cosine"),
         ('training.lr_schedule="linear"', ("training", "lr_schedule"), "linear"),

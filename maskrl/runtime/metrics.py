@@ -1,4 +1,4 @@
-"""Where a run's numbers go: ``metrics.jsonl``, one row per event, and TensorBoard."""
+"""Where a run's numbers go: ``metrics.jsonl``, one row per event, and the run's trackers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from maskrl import files
 from maskrl.errors import TrainingError
-from maskrl.runtime.board import Board
+from maskrl.runtime.trackers import Trackers
+from maskrl.sections import TrackingConfig
 
 METRICS = "metrics.jsonl"
 WALL_CLOCK = ("seconds_", "time")
@@ -24,17 +25,17 @@ class MetricsLog:
     """Appends rows to a run's metrics; every row is on disk when :meth:`write` returns.
 
     ``rows`` is how many the file holds, ``sha256`` is of them. A row has ``kind`` ("update" or "eval"), ``update`` (how
-    many updates the run had made), and numbers; see :func:`is_wall_clock` for those that differ between runs. ``board``
-    is TensorBoard, if it is wanted; it has every row too.
+    many updates the run had made), and numbers; see :func:`is_wall_clock` for those that differ between runs.
+    ``trackers`` have every row too.
     """
 
-    def __init__(self, run: Path, kept: Sequence[bytes], tensorboard: bool) -> None:
+    def __init__(self, run: Path, kept: Sequence[bytes], tracking: TrackingConfig) -> None:
         """Open the log of a run.
 
         Args:
             run: the run's folder.
             kept: the rows that stay, as :func:`rows_of` returns them; what a killed run wrote behind them is dropped.
-            tensorboard: whether to write event files too.
+            tracking: which trackers have the rows too.
 
         Raises:
             TrainingError: the folder is not writable.
@@ -47,7 +48,7 @@ class MetricsLog:
         except OSError as error:
             raise TrainingError(f"cannot write {str(path)!r}: {error.strerror}") from error
         self.rows, self._digest = len(kept), hashlib.sha256(b"".join(kept))
-        self.board = Board(run / "tensorboard", [json.loads(row) for row in kept]) if tensorboard else None
+        self.trackers = Trackers(tracking, run, map(json.loads, kept))
 
     @property
     def sha256(self) -> str:
@@ -60,8 +61,7 @@ class MetricsLog:
     def __exit__(self, *exception: object) -> None:
         with suppress(OSError):  # a full disk has been said, or is of no row
             self._file.close()
-        if self.board is not None:
-            self.board.close()
+        self.trackers.close()
 
     def write(self, row: MetricsRow) -> None:
         """Append one row. NaN, a standard error that does not exist, becomes null.
@@ -78,8 +78,7 @@ class MetricsLog:
             raise TrainingError(f"cannot write {str(self._file.name)!r}: {error.strerror}") from error
         self.rows += 1
         self._digest.update(line)
-        if self.board is not None:
-            self.board.plot(row)
+        self.trackers.plot(row)
 
 
 def rows_of(run: Path, rows: int, sha256: str | None) -> list[bytes]:

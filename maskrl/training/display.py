@@ -24,8 +24,11 @@ from maskrl.training.tables import print_table
 
 LINE_EVERY = 10.0  # seconds between plain lines
 REMEMBERED = 20  # updates over which the time left is estimated
+BESIDE_SPARKS = 49  # columns of the frame, a long name and the reward
+FEWEST_SPARKS = 8
 HELD_OUT = "held_out_"  # the rewards that are not trained on
 _ROUNDING = 1e-9  # differences that cancel may leave this much
+HEADINGS = ("", "before", "after", "difference")  # of a table of two evaluations
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -96,8 +99,8 @@ class Display:
         """Take the panel away."""
         self.__exit__()
 
-    def changed(self, section: str, kind: type[Evaluation], before: Report, after: Report) -> None:
-        """Print the table of an evaluation before and after, and name what has become worse."""
+    def changed(self, section: str, kind: type[Evaluation], before: Report, after: Report) -> Sequence[Line]:
+        """Print the table of an evaluation before and after, name what has become worse, and return its lines."""
         lines = shown(compare(kind, before, after))
         images = before.result.images
         self.say(
@@ -108,6 +111,7 @@ class Display:
             verb = "fell" if line.difference.mean < 0 else "rose"
             size = Number(abs(line.difference.mean), line.difference.se)
             self.say(f"{line.name} {verb} by {written(size)}")
+        return lines
 
     def best(self, best: Best) -> None:
         """Say what base and trained model come to, each at its best guidance."""
@@ -150,8 +154,11 @@ class Display:
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
+        table.add_column()
+        table.add_column(no_wrap=True)  # names break, numbers do not
         if self._metrics:
-            table.add_row("reward", f"{self._metrics['reward_mean']:.4f}  {sparkline(list(self._rewards))}")
+            recent = list(self._rewards)[-max(FEWEST_SPARKS, self._console.width - BESIDE_SPARKS) :]
+            table.add_row("reward", f"{self._metrics['reward_mean']:.4f}  {sparkline(recent)}")
             for name, value in readable(self._metrics).items():
                 table.add_row(name, value)
         for key, latest in self._held_out.items():
@@ -224,13 +231,13 @@ def result_table(lines: Sequence[Line]) -> Table:
     """Tabulate two evaluations: means ± standard errors, and the difference of each prompt with itself."""
     table = Table()
     table.add_column("")
-    for heading in ("before", "after", "difference"):
+    for heading in HEADINGS[1:]:
         table.add_column(heading, justify="right")
     headline, *others = lines
     for line in others:
-        table.add_row(*_cells(line))
+        table.add_row(*cells(line))
     table.add_section()
-    table.add_row(*_cells(headline), style="bold")
+    table.add_row(*cells(headline), style="bold")
     return table
 
 
@@ -252,5 +259,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def cells(line: Line) -> tuple[str, ...]:
+    """Write a line of a table of two evaluations: its name, before, after, difference."""
     return line.name, written(line.first), written(line.second), written(line.difference, sign=True)

@@ -40,6 +40,7 @@ from maskrl.training.setup import Setup, set_up
 from maskrl.training.signals import Stop
 from maskrl.training.state import Progress, read_progress, restore
 from maskrl.training.tables import plain_console
+from maskrl.training.tracked import show_picture, show_table
 from maskrl.training.updating import make_update
 
 
@@ -148,7 +149,8 @@ class _Run:
         picture = self._before_after(painted)
         self.screen.finish()
         for one in self.setup.evaluations:
-            self.screen.changed(one.label, type(one.evaluation), before[one.label], after[one.label])
+            lines = self.screen.changed(one.label, type(one.evaluation), before[one.label], after[one.label])
+            show_table(self.log, one.label, lines, self.progress.update)
         for best in best_of(self.setup.kinds, before, after):
             self.screen.best(best)
         if self.setup.early_stop is not None:
@@ -284,17 +286,13 @@ class _Run:
             samples = sheets.paint(self.setup.learner.generator)
         if self.placement.is_main:
             save_samples(path := self.folder / "samples" / f"{name}.png", samples)
-            self._show("samples", path)
+            show_picture(self.log, "samples", path, self.progress.update)
         return samples
-
-    def _show(self, name: str, path: Path) -> None:
-        if self.log is not None and self.log.board is not None:
-            self.log.board.picture(name, path, self.progress.update)
 
     def _before_after(self, before: Samples | None) -> Path | None:
         after = self._paint("after")
         if before is None or after is None or not self.placement.is_main:
             return None
         save_before_after(picture := self.folder / "samples" / "before_after.png", before, after)
-        self._show("before_after", picture)
+        show_picture(self.log, "before_after", picture, self.progress.update)
         return picture

@@ -53,10 +53,9 @@ def open_log(
     run_on_main(placement, lambda: kept.extend(rows_of(run, progress.rows, progress.rows_sha256)))
     if not placement.is_main:
         return nullcontext()
-    log = MetricsLog(run, kept, recipe.tracking.tensorboard)
+    log = MetricsLog(run, kept, recipe.tracking)
     progress.rows, progress.rows_sha256 = log.rows, log.sha256
-    if log.board is not None:
-        log.board.recipe(recipe.to_toml())
+    log.trackers.recipe(recipe.to_toml())
     return log
 
 
