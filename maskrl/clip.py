@@ -101,3 +101,14 @@ def trained_with_quick_gelu(model: str, pretrained: str | None) -> bool:
     OpenAI's were. From version 3 on open_clip builds ``ViT-L-14`` with GELU for them too, and only warns.
     """
     return pretrained is not None and bool(open_clip.get_pretrained_cfg(model, pretrained).get("quick_gelu"))
+
+
+def is_architecture(model: str) -> bool:
+    """Tell whether open_clip knows an architecture of this name."""
+    return model in open_clip.list_models()
+
+
+def hub_id(model: str, pretrained: str) -> str | None:
+    """Return the repository that open_clip takes the weights of a tag from; None if there is none."""
+    found = open_clip.get_pretrained_cfg(model, pretrained).get("hf_hub", "")
+    return found.rstrip("/") or None

@@ -14,7 +14,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from maskrl import __version__
-from maskrl.cli import check, eval, plugins, recipe
+from maskrl.cli import check, eval, plugins, recipe, repro
+from maskrl.cli.doctor import doctor
 from maskrl.cli.export import export
 from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
@@ -27,7 +28,6 @@ from maskrl.errors import MaskRLError, Terminated, TrainingError
 app = typer.Typer(
     help="Reinforcement learning for text-to-image models that paint by unmasking tokens.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(train)
@@ -36,10 +36,12 @@ app.command()(plan)
 app.command()(sweep)
 app.command()(export)
 app.command("serve-reward")(serve_reward)
+app.command()(doctor)
 app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(check.app, name="check")
+app.add_typer(repro.app, name="repro")
 
 _LESS_MEMORY = "take fewer images at a time (--set eval.NAME.batch=8 of an evaluation), or --device cpu"
 

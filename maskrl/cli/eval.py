@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import asdict
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from maskrl import registry
 from maskrl.cli.eval_command import command_of, refuse_old
 from maskrl.cli.fid_statistics import fid_statistics
+from maskrl.cli.output import JsonOption, print_json
 
 
 class Evaluations(TyperGroup):
@@ -93,6 +95,7 @@ app.command("fid_statistics")(fid_statistics)
 def compare(
     first: Annotated[Path, typer.Argument(help="A folder with results, or their summary.json.")],
     second: Annotated[Path, typer.Argument(help="Another, of the same evaluation.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Print the difference of two results with its uncertainty, and papers' rows beside it."""
     from rich.table import Table
@@ -102,6 +105,10 @@ def compare(
     from maskrl.training.tables import print_table
 
     found = compare_files(first, second)
+    if as_json:
+        numbers = {line.name: {k: v for k, v in asdict(line).items() if k != "name"} for line in found.lines}
+        print_json({"label": found.first.label, "paired": found.is_known, "numbers": numbers})
+        return
     table = Table()
     headings = (found.first.label, *_apart(first, second), "difference", *(p.name for p in found.published))
     for column, heading in enumerate(headings):

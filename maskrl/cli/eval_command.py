@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
@@ -22,6 +23,7 @@ from maskrl.cli.eval_images import (
     there,
 )
 from maskrl.cli.eval_options import Options
+from maskrl.cli.output import print_json
 from maskrl.errors import PluginError, RecipeError
 from maskrl.library.sources import DEFAULT_RECIPE, override, resolve_recipe
 
@@ -57,7 +59,7 @@ def command_of(name: str) -> Callable[..., None]:
     component: type[Evaluation] = registry.load("evaluations", name)
     fields = component.Config.model_fields
     common = list(inspect.signature(Options, eval_str=True).parameters.values())
-    taken = {parameter.name for parameter in common} | {"set"}
+    taken = {parameter.name for parameter in common} | {"set", "json"}
     if both := sorted(fields.keys() & taken):
         raise PluginError(
             f"the evaluation {name!r} has a setting {both[0]!r}, which every evaluation's command has"
@@ -155,7 +157,10 @@ def _evaluate(component: type[Evaluation], name: str, own: dict[str, Any], optio
                 progress=show,
             )
         if found.placement.is_main:
-            print_report(evaluation, report, found.out)
+            if options.as_json:
+                print_json({"folder": str(found.out), **asdict(report.result)})
+            else:
+                print_report(evaluation, report, found.out)
 
 
 def _of_recipe(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from maskrl.cli.output import JsonOption
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption, SetOption
 from maskrl.library.sources import override
 
@@ -53,6 +54,7 @@ class Options:
     images: ImagesOption = None
     out: OutOption = None
     device: DeviceOption = None
+    as_json: JsonOption = False
 
     def painting(self, label: str) -> list[str]:
         """Write those that say what is painted, and where, as overrides of the recipe."""

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from maskrl.cli.output import JsonOption, print_json
+
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
@@ -15,9 +17,13 @@ def export(
         Path | None,
         typer.Option("--checkpoint", help="A checkpoint's name or folder; by default the newest."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write trained weights in their published layout, with a card, to send to somebody."""
     from maskrl.library.export import CARD, export
 
     folder = export(run, to, checkpoint)
-    typer.echo(f"{folder}: the weights, and {CARD}, which says what they are")
+    if as_json:
+        print_json({"folder": str(folder), "card": CARD})
+    else:
+        typer.echo(f"{folder}: the weights, and {CARD}, which says what they are")

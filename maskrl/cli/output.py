@@ -1,9 +1,31 @@
-"""Standard output that cannot end a command: a closed pipe, a full disk, a terminal of ASCII."""
+"""Standard output: JSON for scripts; and nothing that happens to it ends a command (a closed pipe, a full disk)."""
 
 from __future__ import annotations
 
 import io
-from typing import Any, TextIO
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, TextIO
+
+import typer
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and nothing else, to stdout (docs/scripting.md).")
+]
+
+
+def print_json(data: Any) -> None:
+    """Print what a script reads: one JSON value; a number that does not exist (NaN, infinity) is null."""
+    typer.echo(json.dumps(_finite(data), indent=1, allow_nan=False, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Sturdy(io.TextIOBase):

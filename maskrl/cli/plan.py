@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskrl.cli.output import JsonOption, print_json
 from maskrl.cli.source import RecipeOption, SetOption
 from maskrl.library.sources import resolve_recipe
 
@@ -33,6 +34,7 @@ def plan(
     efficiency: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Share of the matrix product's rate that is reached.")
     ] = 0.4,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what a recipe needs, in memory and time, without loading weights."""
     import torch
@@ -44,22 +46,42 @@ def plan(
     chosen = resolve_recipe(recipe, None, None, overrides or (), ("generators", "rewards", "reducers"))
     check_processes(chosen, processes)
     made = make_plan(chosen, text_tokens, processes)
-    typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")
-    print_table(_memory_table(made))
-    for name in made.uncounted:
-        typer.echo(f"not counted: {name}, which does not say what it costs (it has no cost())")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if rate is None:
         dtype = torch.bfloat16 if chosen.training.dtype == "bf16" else torch.float32
         flops, where = matmul_rate(device, dtype), f"measured on this {device}"
     else:
         flops, where = rate * 1e12, "as given"
+    limit = memory * GIB if memory is not None else device_memory(device)
+    if as_json:
+        print_json(_told(made, flops * efficiency, limit))
+        return
+    typer.echo(f"{made.cost.parameters / 1e6:.2f} M parameters, {made.trained / 1e6:.2f} M trained")
+    print_table(_memory_table(made))
+    for name in made.uncounted:
+        typer.echo(f"not counted: {name}, which does not say what it costs (it has no cost())")
     typer.echo(f"{flops / 1e12:.3g} TFLOP/s {where}; {efficiency:.0%} of that are assumed")
     print_table(_time_table(made, flops * efficiency, processes))
     typer.echo(_whole_run(made, flops * efficiency, processes))
-    limit = memory * GIB if memory is not None else device_memory(device)
     if limit is not None and made.peak > limit:
         typer.echo(_advice(chosen, made, processes, limit))
+
+
+def _told(made: Plan, rate: float, limit: float | None) -> dict[str, Any]:
+    """Say the same to a script: bytes, FLOPs of one process, seconds at the assumed rate."""
+    return {
+        "parameters": made.cost.parameters,
+        "trained": made.trained,
+        "memory_bytes": {**made.memory, **{f"during {stage}": n for stage, n in made.transient.items()}},
+        "peak_bytes": made.peak,
+        "fits": None if limit is None else made.peak <= limit,
+        "update_flops": made.stages(),
+        "update_seconds": sum(made.stages().values()) / rate,
+        "updates": made.updates,
+        "run_seconds": made.run() / rate,
+        "evaluated_images": made.evaluated,
+        "uncounted": list(made.uncounted),
+    }
 
 
 def _whole_run(made: Plan, rate: float, processes: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from maskrl import misnamed, registry
 from maskrl.asking import asking
 from maskrl.clashes import clashes
+from maskrl.cli.output import JsonOption, print_json
 from maskrl.errors import MaskRLError, PluginError, RecipeError, UnknownComponent
 from maskrl.packages import packages
 from maskrl.registry import Offer
@@ -20,8 +22,11 @@ app = typer.Typer(no_args_is_help=True, help="What is installed, and how to writ
 
 
 @app.command("list")
-def list_offers() -> None:
+def list_offers(as_json: JsonOption = False) -> None:
     """List every installed component; imports none."""
+    if as_json:
+        print_json([asdict(offer) for offer in registry.installed()])
+        return
     rows = [("kind", "name", "package", "class")]
     rows += [
         (o.kind, o.name, f"{o.package} {o.version}{_other_version(o)}", o.target)

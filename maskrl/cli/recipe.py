@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from maskrl.cli.output import JsonOption, print_json
 from maskrl.cli.source import SetOption
 
 app = typer.Typer(no_args_is_help=True, help="Read recipes.")
@@ -16,12 +17,15 @@ RecipeArgument = Annotated[
 
 
 @app.command()
-def show(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+def show(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
     """Print a recipe with every default; runs no file that it names: what such a section leaves out stays out."""
     from maskrl.component import Needs
     from maskrl.recipe import read_recipe
 
     found = read_recipe(recipe, overrides or (), Needs(files=()))
+    if as_json:
+        print_json({"digest": found.digest(), "unread": found.unread(), **found.model_dump(mode="json")})
+        return
     for name in found.unread():
         typer.echo(f"# {name} is code and was not run: its section is as it was written, without defaults")
     typer.echo(found.to_toml(), nl=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskrl.cli.eval_options import GuidanceOption
+from maskrl.cli.output import JsonOption, print_json
 from maskrl.cli.source import CheckpointOption, RecipeOption, RunOption
 from maskrl.errors import RecipeError
 from maskrl.library.sources import build_sampler, override, resolve_recipe, sample_steps
@@ -25,6 +26,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
     guidance: GuidanceOption = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Unmasking steps.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Paint a text several times, and write the images as one grid."""
     import torch
@@ -53,4 +55,7 @@ def sample(
     images = torch.cat([batch for _, batch in painted])
     columns = min(num, COLUMNS)
     save_sheet(out, [""] * columns, images.split(columns))
-    typer.echo(f"{num} images of {text!r}: {out}")
+    if as_json:
+        print_json({"text": text, "images": num, "seed": seed, "steps": sampler.num_steps, "out": str(out)})
+    else:
+        typer.echo(f"{num} images of {text!r}: {out}")

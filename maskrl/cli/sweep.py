@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskrl.cli.output import JsonOption, print_json
 from maskrl.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ def sweep(
     show: Annotated[
         bool, typer.Option("--show", help="Print the table of what there is, and run nothing.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print rows and table as JSON; what happens goes to stderr.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train variants x seeds of a recipe side by side, and compare them; the same command goes on where it ended."""
     from maskrl.sweeps.file import read_sweep
@@ -57,7 +55,7 @@ def _print(found: Sweep, rows: list[Row], as_json: bool) -> None:
 
     if as_json:
         numbers = [asdict(line) for line in lines(rows, found.baseline)]
-        typer.echo(json.dumps({"baseline": found.baseline, "cells": rows, "table": numbers}, indent=1))
+        print_json({"baseline": found.baseline, "cells": rows, "table": numbers})
         return
     print_table(table(rows, found.baseline))
     commits = sorted({str(row["commit"]) for row in rows if "commit" in row})

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskrl.cli.output import JsonOption, print_json
 from maskrl.cli.source import RecipeOption, SetOption
 from maskrl.errors import RecipeError
+
+if TYPE_CHECKING:
+    from maskrl.training.result import TrainResult
 
 
 def train(
@@ -22,8 +27,10 @@ def train(
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of --run.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing while it runs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train as a recipe says; --resume alone needs --run only."""
+    quiet = quiet or as_json
     if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo("loading PyTorch, the generator and the reward")
     from maskrl.recipe import locate_recipe, read_recipe
@@ -49,5 +56,20 @@ def train(
             f" run's files with code are in {str(run / PLUGINS)!r}"
         ) from error
     result = run_training(chosen, run, resume, not quiet, name=path.stem)
-    if result.is_main:
+    if result.is_main and as_json:
+        print_json(_told(result))
+    elif result.is_main:
         typer.echo(f"run: {result.run}")
+
+
+def _told(result: TrainResult) -> dict[str, Any]:
+    sides = {"before": result.before, "after": result.after}
+    numbers = {
+        when: {
+            label: {name: asdict(number) for name, number in report.numbers.items()}
+            for label, report in reports.items()
+        }
+        for when, reports in sides.items()
+    }
+    picture = None if result.picture is None else str(result.picture)
+    return {"run": str(result.run), "updates": result.updates, **numbers, "picture": picture}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -66,8 +66,13 @@ class Sweep:
     variants: tuple[Variant, ...]
 
 
-def read_sweep(path: Path) -> Sweep:
-    """Read a sweep and the recipes of all its variants.
+def read_sweep(path: Path, only: str | None = None, more: Sequence[str] = ()) -> Sweep:
+    """Read a sweep and the recipes of its variants.
+
+    Args:
+        path: of its file.
+        only: the one variant that is wanted; None: all.
+        more: overrides of every variant, behind its own.
 
     Raises:
         RecipeError: there is no such file, it is no TOML, or it or one of the recipes holds mistakes.
@@ -83,12 +88,15 @@ def read_sweep(path: Path) -> Sweep:
         known = [list(SweepFile.model_fields)] * error.error_count()
         said = mistakes.lines(error.errors(), data, known)
         raise RecipeError("\n".join(f"{path}: {line}" for line in said)) from error
-    variants = tuple(_variant(path, found, name) for name in found.variants)
+    if only is not None and only not in found.variants:
+        raise RecipeError(f"{path}: there is no variant {only!r}{nearest(only, found.variants)}")
+    names = found.variants if only is None else [only]
+    variants = tuple(_variant(path, found, name, more) for name in names)
     return Sweep(path.read_text(encoding="utf-8"), found.seeds, found.baseline, variants)
 
 
-def _variant(path: Path, found: SweepFile, name: str) -> Variant:
-    overrides = (*flattened(found.common), *flattened(found.variants[name]))
+def _variant(path: Path, found: SweepFile, name: str, more: Sequence[str]) -> Variant:
+    overrides = (*flattened(found.common), *flattened(found.variants[name]), *more)
     beside = path.parent / found.recipe
     try:
         recipe = read_recipe(beside if beside.is_file() else found.recipe, overrides, typed_in=path.parent)
