@@ -19,6 +19,7 @@ from maskrl.cli.doctor import doctor
 from maskrl.cli.export import export
 from maskrl.cli.output import Sturdy
 from maskrl.cli.plan import plan
+from maskrl.cli.report import report, watch
 from maskrl.cli.sample import sample
 from maskrl.cli.serve_reward import serve_reward
 from maskrl.cli.sweep import sweep
@@ -37,6 +38,8 @@ app.command()(sweep)
 app.command()(export)
 app.command("serve-reward")(serve_reward)
 app.command()(doctor)
+app.command()(report)
+app.command()(watch)
 app.add_typer(eval.app, name="eval")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(plugins.app, name="plugins")

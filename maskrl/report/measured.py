@@ -1,0 +1,195 @@
+"""A run's evaluations as tables: before and after, each side at its best guidance, and runs against the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maskrl.errors import RecipeError
+from maskrl.evals.comparison import Line, class_of, compare
+from maskrl.evals.results import Report
+from maskrl.evaluations.numbers import written
+from maskrl.interfaces import Evaluation, Number
+from maskrl.report.reading import RunFolder
+from maskrl.report.verdicts import CLEAR, FINE, LOOK, NOTE, Verdict
+from maskrl.training.best_guidance import GUIDANCE, Best, best_of
+from maskrl.training.display import shown, titled
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A line of a table: numbers as the command line writes them, and where the difference stands in a small picture.
+
+    ``low``, ``at`` and ``high`` are per cent of the picture's width: the difference and two standard errors to each
+    side; None where it has none. ``change`` is "better", "worse" or "" where it may be chance.
+    """
+
+    name: str
+    before: str
+    after: str
+    difference: str
+    low: float | None
+    at: float
+    high: float | None
+    change: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """An evaluation before and after. ``reach`` is the difference at the picture's right edge; the middle is 0."""
+
+    label: str
+    title: str
+    guidance: str
+    images: int
+    cells: Sequence[Cell]
+    reach: float
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What an evaluation came to, at the best guidance of each side where there were several."""
+
+    title: str
+    before: str
+    after: str
+    difference: str
+    change: str
+    how: str
+
+
+def tables(run: RunFolder) -> list[Table]:
+    """Return a table for every evaluation that was made before and after."""
+    return [
+        _table(label, kind, run.before[label], run.after[label])
+        for label, kind in _kinds(run).items()
+    ]  # fmt: skip
+
+
+def only_before(run: RunFolder) -> list[tuple[str, str]]:
+    """Return the headlines of what was measured of the base alone, as while a run goes on."""
+    labels = [label for label in run.before if label not in run.after]
+    return [(titled(label, run.before[label]), written(run.before[label].headline)) for label in labels]
+
+
+def headlines(run: RunFolder) -> list[Headline]:
+    """Return what a reader wants to know first: one for each evaluation, whatever the number of its guidances."""
+    kinds = _kinds(run)
+    best = best_of(kinds, run.before, run.after) if kinds else []
+    found = [_at_best(one, kinds[one.section]) for one in best]
+    taken = {one.label for one in best}
+    for label, kind in kinds.items():
+        before, after = run.before[label], run.after[label]
+        if before.result.label not in taken:
+            line = compare(kind, before, after)[0]
+            how = f"{before.result.images} images{_guidance(before, ', guidance {}')}"
+            found.append(
+                Headline(titled(label, before), *_written(line.first, line.second, line.difference), *_change(kind, line), how)
+            )  # fmt: skip
+    return found
+
+
+def judged(run: RunFolder) -> list[Verdict]:
+    """Say in words whether the evaluations moved."""
+    said = []
+    for line in headlines(run):
+        numbers = f"{line.before} → {line.after}, {line.difference}"
+        words = {"better": "is better", "worse": "is worse"}.get(
+            line.change, "moved no more than chance allows"
+        )
+        weight = {"better": FINE, "worse": LOOK}.get(line.change, NOTE)
+        said.append(Verdict(weight, f"{line.title} {words}: {numbers}."))
+    return said
+
+
+def against_first(runs: Sequence[RunFolder]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
+    """Return, evaluation by evaluation, every run after training and its difference from the first, prompt by prompt.
+
+    A line is the run's name, its number, the difference, and why there is none.
+    """
+    found = []
+    for label in dict.fromkeys(label for run in runs for label in run.after):
+        having = [run for run in runs if label in run.after]
+        if len(having) < 2:
+            continue
+        base = having[0].after[label]
+        lines = [(having[0].name, written(base.headline), "", "the others are compared with it")]
+        for run in having[1:]:
+            report = run.after[label]
+            try:
+                kind = class_of(report.result) or Evaluation
+                line = compare(kind, base, report)[0]
+                lines.append((run.name, written(line.second), written(line.difference, sign=True), ""))
+            except RecipeError as error:
+                lines.append((run.name, written(report.headline), "", str(error)))
+        found.append((titled(label, base) + _guidance(base, ", guidance {}"), lines))
+    return found
+
+
+def _kinds(run: RunFolder) -> dict[str, type[Evaluation]]:
+    """Return the classes of what was measured before and after alike; one that is not installed pairs nothing."""
+    return {
+        label: class_of(before.result) or Evaluation
+        for label, before in run.before.items()
+        if label in run.after and before.result.settings == run.after[label].result.settings
+    }
+
+
+def _table(label: str, kind: type[Evaluation], before: Report, after: Report) -> Table:
+    lines = shown(compare(kind, before, after))
+    ends = [abs(line.difference.mean) + CLEAR * _error(line.difference) for line in lines]
+    reach = max([*ends, 1e-9])
+    return Table(
+        label=label,
+        title=titled(label, before),
+        guidance=_guidance(before, "guidance {}"),
+        images=before.result.images,
+        cells=[_cell(kind, line, reach) for line in lines],
+        reach=reach,
+    )
+
+
+def _cell(kind: type[Evaluation], line: Line, reach: float) -> Cell:
+    mean, error = line.difference.mean, CLEAR * _error(line.difference)
+    has_error = not math.isnan(line.difference.se)
+    return Cell(
+        line.name,
+        *_written(line.first, line.second, line.difference),
+        _percent(mean - error, reach) if has_error else None,
+        _percent(mean, reach),
+        _percent(mean + error, reach) if has_error else None,
+        *_change(kind, line),
+    )
+
+
+def _percent(value: float, reach: float) -> float:
+    return round(50 + 48 * value / reach, 2)
+
+
+def _error(number: Number) -> float:
+    return 0.0 if math.isnan(number.se) else number.se
+
+
+def _written(first: Number, second: Number, difference: Number) -> tuple[str, str, str]:
+    return written(first), written(second), written(difference, sign=True)
+
+
+def _change(kind: type[Evaluation], line: Line) -> tuple[str]:
+    sign = 1 if kind.larger_is_better else -1
+    if not abs(line.difference.mean) > CLEAR * line.difference.se:
+        return ("",)
+    return ("better" if sign * line.difference.mean > 0 else "worse",)
+
+
+def _at_best(best: Best, kind: type[Evaluation]) -> Headline:
+    line = Line(best.label, best.before, best.after, best.difference)
+    how = f"each side at its best guidance: {best.guidance_before:g} before, {best.guidance_after:g} after"
+    return Headline(
+        best.label, *_written(line.first, line.second, line.difference), *_change(kind, line), how
+    )
+
+
+def _guidance(report: Report, form: str) -> str:
+    value = report.result.settings.get(GUIDANCE)
+    return form.format(f"{value:g}") if isinstance(value, int | float) else ""
