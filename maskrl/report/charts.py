@@ -144,7 +144,8 @@ def short(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) >= 1e4 or abs(value) < 1e-3:
-        text = f"{value:.2e}".replace("e+0", "e").replace("e-0", "e-").replace(".00e", "e")
+        mantissa, _, power = f"{value:.2e}".partition("e")
+        text = f"{mantissa.rstrip('0').rstrip('.')}e{int(power)}"
     else:
         text = f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from maskrl.errors import RecipeError
@@ -77,17 +77,12 @@ def headlines(run: RunFolder) -> list[Headline]:
     """Return what a reader wants to know first: one for each evaluation, whatever the number of its guidances."""
     kinds = _kinds(run)
     best = best_of(kinds, run.before, run.after) if kinds else []
-    found = [_at_best(one, kinds[one.section]) for one in best]
+    found = {one.section: _at_best(one, kinds[one.section]) for one in best}
     taken = {one.label for one in best}
     for label, kind in kinds.items():
-        before, after = run.before[label], run.after[label]
-        if before.result.label not in taken:
-            line = compare(kind, before, after)[0]
-            how = f"{before.result.images} images{_guidance(before, ', guidance {}')}"
-            found.append(
-                Headline(titled(label, before), *_written(line.first, line.second, line.difference), *_change(kind, line), how)
-            )  # fmt: skip
-    return found
+        if run.before[label].result.label not in taken:
+            found[label] = _as_it_is(label, kind, run.before[label], run.after[label])
+    return [found[label] for label in kinds if label in found]
 
 
 def judged(run: RunFolder) -> list[Verdict]:
@@ -100,7 +95,17 @@ def judged(run: RunFolder) -> list[Verdict]:
         )
         weight = {"better": FINE, "worse": LOOK}.get(line.change, NOTE)
         said.append(Verdict(weight, f"{line.title} {words}: {numbers}."))
-    return said
+    return [*said, *_fallen(run)]
+
+
+def _fallen(run: RunFolder) -> Iterator[Verdict]:
+    """Name what has become worse in a table whose headline has not."""
+    for table in tables(run):
+        headline, *others = table.cells
+        worse = [f"{cell.name} ({cell.difference})" for cell in others if cell.change == "worse"]
+        if worse and headline.change != "worse":
+            where = table.title + (f", {table.guidance}" if table.guidance else "")
+            yield Verdict(LOOK, f"Worse beyond two standard errors in {where}: {', '.join(worse)}.")
 
 
 def against_first(runs: Sequence[RunFolder]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
@@ -159,7 +164,7 @@ def _cell(kind: type[Evaluation], line: Line, reach: float) -> Cell:
         _percent(mean - error, reach) if has_error else None,
         _percent(mean, reach),
         _percent(mean + error, reach) if has_error else None,
-        *_change(kind, line),
+        _change(kind, line),
     )
 
 
@@ -175,19 +180,27 @@ def _written(first: Number, second: Number, difference: Number) -> tuple[str, st
     return written(first), written(second), written(difference, sign=True)
 
 
-def _change(kind: type[Evaluation], line: Line) -> tuple[str]:
+def _change(kind: type[Evaluation], line: Line) -> str:
     sign = 1 if kind.larger_is_better else -1
     if not abs(line.difference.mean) > CLEAR * line.difference.se:
-        return ("",)
-    return ("better" if sign * line.difference.mean > 0 else "worse",)
+        return ""
+    return "better" if sign * line.difference.mean > 0 else "worse"
 
 
 def _at_best(best: Best, kind: type[Evaluation]) -> Headline:
     line = Line(best.label, best.before, best.after, best.difference)
     how = f"each side at its best guidance: {best.guidance_before:g} before, {best.guidance_after:g} after"
-    return Headline(
-        best.label, *_written(line.first, line.second, line.difference), *_change(kind, line), how
-    )
+    return _headline(best.label, kind, line, how)
+
+
+def _as_it_is(label: str, kind: type[Evaluation], before: Report, after: Report) -> Headline:
+    how = f"{before.result.images} images{_guidance(before, ', guidance {}')}"
+    return _headline(titled(label, before), kind, compare(kind, before, after)[0], how)
+
+
+def _headline(title: str, kind: type[Evaluation], line: Line, how: str) -> Headline:
+    numbers = _written(line.first, line.second, line.difference)
+    return Headline(title, *numbers, _change(kind, line), how)
 
 
 def _guidance(report: Report, form: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from maskrl import __version__, files
 from maskrl.report import charts, measured, pictures
@@ -117,7 +117,7 @@ def _surroundings(start: Any) -> list[tuple[str, str]]:
     return [("Device", ", ".join(dict.fromkeys(map(str, devices)))), ("Made by", made_by)]
 
 
-def _template() -> Any:
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("maskrl.report"),
         autoescape=True,

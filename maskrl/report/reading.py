@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _read_reports(
     places = {label: found[label] for label in [*order, *sorted(set(found) - set(order))] if label in found}
     if not places and (folder / "eval" / when / RESULT).is_file():
         places = {"geneval": folder / "eval" / when}
-    reports = {label: _tell(troubles, lambda at=at: read_report(at), None) for label, at in places.items()}
+    reports = {label: _tell(troubles, partial(read_report, at), None) for label, at in places.items()}
     return {label: report for label, report in reports.items() if report is not None}
 
 

@@ -86,7 +86,7 @@ def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10  # seconds that a silent client may hold the server
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             """Answer with the page; with nothing where the client has it already."""
             if self.headers.get("Host", "").partition(":")[0] not in (HOST, "localhost"):
                 return self._answer(403, "this page is for this machine alone")
