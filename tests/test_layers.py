@@ -38,7 +38,9 @@ print("loaded:", *sorted({heavy!r} & set(sys.modules)))
 HEAVY = {"torch", "transformers", "numpy", "accelerate", "torchvision", "PIL"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins", "list"], ["train", "--help"], ["report", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plugins", "list"], ["train", "--help"], ["report", "--help"], ["--version"]]
+)
 def test_the_light_commands_load_nothing_heavy(arguments):
     assert run(LIGHT.format(arguments=arguments, heavy=HEAVY)).splitlines()[-1] == "loaded:"
 

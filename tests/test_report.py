@@ -179,7 +179,7 @@ def test_runs_that_were_measured_otherwise_are_not_compared(tmp_path):
 
 def test_sheets_come_in_order_large_ones_smaller_and_half_ones_not(tmp_path):
     folder = write_run(tmp_path / "run", HEALTHY)
-    paint(folder, "before", "update_00100", "update_00025", "after", size=(700, 700))
+    paint(folder, "before", "update_00100", "update_00025", "after", size=(400, 400))
     (folder / "samples" / "update_00050.png").write_bytes(b"\x89PNG half")
     found = sheets(folder)
     assert [one.label for one in found] == [
@@ -194,7 +194,7 @@ def test_sheets_come_in_order_large_ones_smaller_and_half_ones_not(tmp_path):
 
 def test_what_differs_from_the_nearest_recipe_is_marked(tmp_path):
     mine = tmp_path / "mine.toml"
-    mine.write_text(read_recipe("shapes_clip", ["training.updates=77"]).to_toml())
+    mine.write_text(read_recipe("shapes_clip", ["training.updates=77"], Needs((), ())).to_toml())
     recipe = flat(read_recipe(mine, needs=Needs((), ())))
     found = settings(recipe)
     assert (found.other, found.different) == ("shapes_clip", 1)

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from maskrl import __version__, files
-from maskrl.report import charts, measured, pictures
+from maskrl.report import charts, groups, measured, pictures
 from maskrl.report.curves import HEADINGS, constants, curves
 from maskrl.report.reading import RunFolder, read_runs
 from maskrl.report.settings import Settings, settings
@@ -32,6 +32,9 @@ class Part:
     tables: Sequence[measured.Table]
     sheets: Sequence[pictures.Picture]
     pair: pictures.Picture | None
+    groups: Sequence[groups.Group]
+    best: Sequence[groups.Painted]
+    worst: Sequence[groups.Painted]
     constants: dict[str, str]
     settings: Settings | None
 
@@ -75,6 +78,8 @@ def render(folders: Sequence[Path], against: str | None = None, live: bool = Fal
 
 def part(run: RunFolder, against: str | None) -> Part:
     """Put together what the page says of a run."""
+    recorded = groups.groups(run.folder)
+    best, worst = groups.extremes(recorded)
     return Part(
         run=run,
         facts=facts(run),
@@ -84,6 +89,9 @@ def part(run: RunFolder, against: str | None) -> Part:
         tables=measured.tables(run),
         sheets=pictures.sheets(run.folder),
         pair=pictures.before_after(run.folder),
+        groups=groups.newest(recorded),
+        best=best,
+        worst=worst,
         constants={title: charts.short(value) for title, value in constants(run).items()},
         settings=None if run.recipe is None else settings(run.recipe, against),
     )

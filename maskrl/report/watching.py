@@ -15,7 +15,14 @@ from maskrl.errors import MaskRLError, TrainingError
 from maskrl.report.page import render
 
 HOST = "127.0.0.1"
-_WATCHED = ("recipe.toml", "run.json", "metrics.jsonl", "samples/*.png", "eval/*/*/summary.json")
+_WATCHED = (
+    "recipe.toml",
+    "run.json",
+    "metrics.jsonl",
+    "samples/*.png",
+    "groups/*.json",
+    "eval/*/*/summary.json",
+)
 
 
 class Page:

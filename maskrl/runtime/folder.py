@@ -2,7 +2,7 @@
 
 It holds ``recipe.toml`` (every default filled in), ``run.json`` (what it read and where, at every start), ``plugins/``
 (the source of components from files, each beside the first digits of its sha256), ``metrics.jsonl``, ``samples/``,
-``checkpoints/``, ``best/``, ``eval/``.
+``groups/`` (what some updates learnt from), ``checkpoints/``, ``best/``, ``eval/``.
 """
 
 from __future__ import annotations

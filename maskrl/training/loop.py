@@ -175,7 +175,7 @@ class _Run:
     def _update(self) -> None:
         start = perf_counter()
         with rescuing(self.setup, partial(self._rescue, self.progress)):
-            metrics = make_update(self.setup, self.progress.update)
+            metrics = make_update(self.setup, self.progress.update, self.folder)
         metrics["seconds_total"] = self.placement.share(perf_counter() - start)  # the budget is one for all
         self.progress.update += 1
         self.progress.seconds += metrics["seconds_total"]

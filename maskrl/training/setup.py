@@ -32,6 +32,7 @@ from maskrl.sections import TrainingConfig
 from maskrl.training.averaging import Average, Averaged
 from maskrl.training.early_stop import EarlyStop
 from maskrl.training.evaluating import RunEvaluation, build_evaluations
+from maskrl.training.groups import GroupRecord
 from maskrl.training.held_out import HeldOutRewards
 from maskrl.training.networks import build_networks
 from maskrl.training.pictures import SampleSheets, choose_prompts
@@ -58,6 +59,7 @@ class Setup:
     sheets: SampleSheets
     evaluations: Sequence[RunEvaluation]
     held_out: HeldOutRewards
+    groups: GroupRecord
     average: Average | None
     early_stop: EarlyStop | None
     is_sharded: bool
@@ -155,6 +157,7 @@ def set_up(recipe: Recipe) -> Setup:
             judge.check(tuple(prompts))  # theirs to look at, not to sort
     return Setup(
         *(placement, actor, learner, state, share, prompts, learning_rate, sheets, evaluations, held_out),
+        GroupRecord(recipe.tracking.samples_every, placement.is_main),
         *(average, early_stop, networks.is_sharded),
     )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from maskrl.grpo.update import collect, learn
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import Setup
 
 
-def make_update(setup: Setup, update: int) -> dict[str, float]:
+def make_update(setup: Setup, update: int, run: Path | None = None) -> dict[str, float]:
     """Make update ``update``, counted from 0, together with the other processes, and return its metrics.
+
+    In the folder ``run`` it leaves what it learnt from, where it is time to.
 
     Raises:
         TrainingError: a number is not finite.
@@ -19,6 +23,8 @@ def make_update(setup: Setup, update: int) -> dict[str, float]:
     first = setup.placement.rank * setup.share
     batch = collect(setup.actor, prompts[first : first + setup.share], update)
     held_out = setup.held_out.score_if_due(batch)  # may fail: before a weight moves
+    if run is not None:
+        setup.groups.save_if_due(run, batch)
     learnt = learn(setup.learner, batch)
     setup.learner.optimizer.zero_grad(
         set_to_none=True

@@ -1,0 +1,92 @@
+"""The page of a report in a browser: in frame at two widths, in both lights, by keyboard, without a network."""
+
+import shutil
+
+import pytest
+from written_runs import measure, paint, update, write_run
+
+from maskrl.report.page import write
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+HEALTHY = [update(n, loss=None if n == 7 else 0.0) for n in range(1, 31)]
+LONG = "a photograph_of_something_whose_name_is_one_word_and_longer_than_a_telephone_is_wide <script>throw 1</script>"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: maskrl[test]"
+    )
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Write a report of two runs with all that a page can have, the names too long to be comfortable."""
+    place = tmp_path_factory.mktemp("browser")
+    folders = [
+        write_run(place / name, HEALTHY, prompt=LONG)
+        for name in ("first", "a_second_run_" + 8 * "with_a_long_name_")
+    ]
+    for folder in folders:
+        paint(folder, "before", "update_00025", "after", "before_after", size=(930, 500))
+        for label, guidance in (("beauty", 1.0), ("beauty_" + 40 * "x", 3.0)):
+            measure(folder, label, "before", {"beauty": 0.3, "a_long_task_" + 40 * "y": 0.5}, guidance)
+            measure(folder, label, "after", {"beauty": 0.5, "a_long_task_" + 40 * "y": 0.4}, guidance)
+    write(folders, place / "page.html")
+    return place / "page.html"
+
+
+@pytest.fixture(params=[(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], ids=str)
+def tab(request, chromium, page):
+    """Open the page; yield the tab, and what its console and its network have seen."""
+    width, light = request.param
+    context = chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=light)
+    tab = context.new_page()
+    seen = []
+    tab.on("console", lambda message: seen.append(message.text))
+    tab.on("pageerror", lambda error: seen.append(str(error)))
+    tab.on(
+        "request", lambda request: seen.append(request.url) if not request.url.startswith("data:") else None
+    )
+    tab.goto(page.as_uri())
+    yield tab, seen
+    context.close()
+
+
+def test_it_lies_in_the_frame_asks_for_nothing_and_says_no_error(tab, page):
+    tab, seen = tab
+    tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert seen == [page.as_uri()]
+    dark = tab.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    paper = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(22, 24, 27)" if dark else "rgb(251, 250, 248)")
+
+
+def test_the_slider_and_the_curves_answer_to_keys(tab):
+    tab, _ = tab
+    shown = tab.locator("#slides-0 img:not([hidden])")
+    slider = tab.locator("#slider-0")
+    for _ in range(200):
+        tab.keyboard.press("Tab")
+        if slider.evaluate("(one) => one === document.activeElement"):
+            break
+    else:
+        pytest.fail("Tab does not lead to the slider")
+    tab.keyboard.press("Home")
+    assert shown.get_attribute("data-label") == "before training"
+    tab.keyboard.press("ArrowRight")
+    assert shown.get_attribute("data-label") == "after update 25"
+    assert slider.get_attribute("aria-valuetext") == "after update 25"
+    chart = tab.locator(".chart").first
+    chart.focus()
+    tab.keyboard.press("ArrowLeft")
+    assert chart.locator("output").inner_text().startswith("update 29:")
