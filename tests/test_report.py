@@ -8,7 +8,7 @@ from maskrl.component import Needs
 from maskrl.recipe import read_recipe
 from maskrl.report.charts import MOST_POINTS, draw, short, ticks
 from maskrl.report.curves import Curve, curves
-from maskrl.report.measured import against_first
+from maskrl.report.measured import AgainstLine, against_first
 from maskrl.report.page import render, write
 from maskrl.report.pictures import LARGEST, sheets
 from maskrl.report.reading import read_run, read_runs
@@ -162,19 +162,32 @@ def test_two_runs_lie_over_each_other_and_are_compared(tmp_path):
         measure(folder, "beauty", "after", {"beauty": mean})
     runs = read_runs(folders)
     assert all(set(curve.lines) == {0, 1} for curve in curves(runs))
-    ((title, (first, second)),) = against_first(runs)
-    assert title == "beauty: Beauty, guidance 1"
-    assert first[:3] == ("first", "0.300 ± 0.010", "")
-    assert second == ("second", "0.500 ± 0.010", "+0.200 ± 0.014", "")
+    (found,) = against_first(runs)
+    assert found.title == "beauty: Beauty, guidance 1"
+    first, second = found.lines
+    assert (first.name, first.after, first.difference) == ("first", "0.300 ± 0.010", "")
+    assert second == AgainstLine("second", "0.500 ± 0.010", "+0.200 ± 0.014", "")
 
 
 def test_runs_that_were_measured_otherwise_are_not_compared(tmp_path):
     folders = [write_run(tmp_path / name, HEALTHY) for name in ("first", "second")]
     for folder, guidance in zip(folders, (1.0, 3.0), strict=True):
         measure(folder, "beauty", "after", {"beauty": 0.3}, guidance)
-    ((_, (_, second)),) = against_first(read_runs(folders))
-    assert second[2] == ""
-    assert "guidance" in second[3]
+    (found,) = against_first(read_runs(folders))
+    assert found.lines[1].difference == ""
+    assert "guidance" in found.lines[1].why
+
+
+def test_runs_are_compared_at_the_best_guidance_of_each(tmp_path):
+    folders = [write_run(tmp_path / name, HEALTHY) for name in ("first", "second")]
+    for folder, at_1, at_3 in zip(folders, (0.3, 0.7), (0.5, 0.4), strict=True):
+        for label, guidance, mean in (("one", 1.0, at_1), ("three", 3.0, at_3)):
+            measure(folder, label, "before", {"beauty": 0.2}, guidance)
+            measure(folder, label, "after", {"beauty": mean}, guidance)
+    best = against_first(read_runs(folders))[0]
+    assert best.title == "Beauty, each run at its best guidance"
+    assert [line.after for line in best.lines] == ["0.500 ± 0.010", "0.700 ± 0.010"]
+    assert best.lines[1].difference == "+0.200 ± 0.014"
 
 
 def test_sheets_come_in_order_large_ones_smaller_and_half_ones_not(tmp_path):

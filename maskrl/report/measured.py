@@ -59,6 +59,24 @@ class Headline:
     how: str
 
 
+@dataclass(frozen=True)
+class AgainstLine:
+    """A run beside the first: what it came to, the difference, or why there is none."""
+
+    name: str
+    after: str
+    difference: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Against:
+    """One evaluation of several runs, the first of which the others are compared with."""
+
+    title: str
+    lines: Sequence[AgainstLine]
+
+
 def tables(run: RunFolder) -> list[Table]:
     """Return a table for every evaluation that was made before and after."""
     return [
@@ -108,28 +126,54 @@ def _fallen(run: RunFolder) -> Iterator[Verdict]:
             yield Verdict(LOOK, f"Worse beyond two standard errors in {where}: {', '.join(worse)}.")
 
 
-def against_first(runs: Sequence[RunFolder]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
-    """Return, evaluation by evaluation, every run after training and its difference from the first, prompt by prompt.
+def against_first(runs: Sequence[RunFolder]) -> list[Against]:
+    """Return, evaluation by evaluation, what each run came to and its difference from the first that has it.
 
-    A line is the run's name, its number, the difference, and why there is none.
+    First where each is at its best guidance, if there are several, then at equal ones.
     """
-    found = []
-    for label in dict.fromkeys(label for run in runs for label in run.after):
-        having = [run for run in runs if label in run.after]
-        if len(having) < 2:
-            continue
-        base = having[0].after[label]
-        lines = [(having[0].name, written(base.headline), "", "the others are compared with it")]
-        for run in having[1:]:
-            report = run.after[label]
-            try:
-                kind = class_of(report.result) or Evaluation
-                line = compare(kind, base, report)[0]
-                lines.append((run.name, written(line.second), written(line.difference, sign=True), ""))
-            except RecipeError as error:
-                lines.append((run.name, written(report.headline), "", str(error)))
-        found.append((titled(label, base) + _guidance(base, ", guidance {}"), lines))
-    return found
+    best = [_best_after(run) for run in runs]
+    found = [
+        _against(
+            f"{label}, each run at its best guidance", runs, [one.get(label) for one in best], (GUIDANCE,)
+        )
+        for label in dict.fromkeys(label for one in best for label in one)
+    ]
+    for section in dict.fromkeys(section for run in runs for section in run.after):
+        reports = [run.after.get(section) for run in runs]
+        first = next(report for report in reports if report is not None)
+        title = titled(section, first) + _guidance(first, ", guidance {}")
+        found.append(_against(title, runs, reports, ()))
+    return [one for one in found if len(one.lines) > 1]
+
+
+def _best_after(run: RunFolder) -> dict[str, Report]:
+    """Return the results of a trained model at its best guidance, by what they may be called."""
+    kinds = _kinds(run)
+    return {
+        best.label: next(
+            run.after[section]
+            for section in kinds
+            if run.after[section].result.label == best.label
+            and run.after[section].result.settings[GUIDANCE] == best.guidance_after
+        )
+        for best in best_of(kinds, run.before, run.after)
+    }
+
+
+def _against(
+    title: str, runs: Sequence[RunFolder], reports: Sequence[Report | None], apart_from: tuple[str, ...]
+) -> Against:
+    having = [(run.name, report) for run, report in zip(runs, reports, strict=True) if report is not None]
+    (name, base), *others = having
+    lines = [AgainstLine(name, written(base.headline), "", "the others are compared with it")]
+    for name, report in others:
+        try:
+            kind = class_of(report.result) or Evaluation
+            difference = written(compare(kind, base, report, apart_from)[0].difference, sign=True)
+            lines.append(AgainstLine(name, written(report.headline), difference, ""))
+        except RecipeError as error:
+            lines.append(AgainstLine(name, written(report.headline), "", str(error)))
+    return Against(title, lines)
 
 
 def _kinds(run: RunFolder) -> dict[str, type[Evaluation]]:
