@@ -21,7 +21,7 @@ from maskrl.runtime.checkpoint import damaged, listed
 from maskrl.runtime.metrics import METRICS, read_rows
 
 OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
-PATIENCE, GRACE = 120, 3  # seconds
+PATIENCE, GRACE = 900, 3  # seconds
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["chaos_imports"])
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

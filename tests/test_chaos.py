@@ -125,7 +125,7 @@ def test_a_command_that_is_killed_three_times_ends_as_if_it_had_not_been(folders
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "processes", "number"), [("train", 1, 60), ("train", 2, 30), ("eval", 2, 15), ("eval", 1, 30)]
+    ("command", "processes", "number"), [("train", 1, 40), ("train", 2, 25), ("eval", 2, 15), ("eval", 1, 25)]
 )
 def test_a_command_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
     folders, command, processes, number
