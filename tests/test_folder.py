@@ -12,15 +12,14 @@ from maskrl.errors import RecipeError, TrainingError
 from maskrl.recipe import read_recipe
 from maskrl.runtime.folder import (
     FREE,
-    RECORD,
     begin,
     check_folder,
     check_saved,
     default_folder,
     flat,
     note_saved,
-    read_record,
 )
+from maskrl.runtime.record_file import RECORD, read_record, write_record
 
 CONTENTS = {"prompts": {"sha256": "ab"}, "reward": {"class": "x:Y", "model": {"sha256": "cd"}}}
 
@@ -161,6 +160,9 @@ def test_a_setting_that_came_with_a_release_takes_its_default(toy_recipe, tmp_pa
     )
     assert older != saved
     (run / "recipe.toml").write_text(older)
+    with pytest.raises(TrainingError, match=r"recipe\.toml' is not what the run wrote there: restore it"):
+        start(run, read_recipe(toy_recipe), resume=True)
+    write_record(run, {**read_record(run), "recipe_sha256": [files.sha256_text(older)]})
     assert start(run, read_recipe(toy_recipe), resume=True) == []
 
 
@@ -244,6 +246,17 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(tmp_path):
     with pytest.raises(TrainingError, match="has made 10 updates, but no checkpoint can be found"):
         check_saved(tmp_path, checkpoint_every=25, last_update=10)
     check_saved(tmp_path, checkpoint_every=25, last_update=0)  # its metrics were deleted, as the message says
+
+
+@pytest.mark.parametrize("every", [5, 30])  # it may be lowered when a run is resumed
+def test_a_run_that_was_killed_while_its_first_checkpoint_was_written_begins_anew(
+    toy_recipe, tmp_path, every
+):
+    start(tmp_path / "run", read_recipe(toy_recipe))
+    check_saved(tmp_path / "run", checkpoint_every=every, last_update=30)
+    note_saved(tmp_path / "run", 30)
+    with pytest.raises(TrainingError, match="has made 30 updates, but no checkpoint can be found"):
+        check_saved(tmp_path / "run", checkpoint_every=every, last_update=30)
 
 
 def test_the_default_folder_is_named_after_recipe_and_time():

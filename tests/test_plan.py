@@ -130,6 +130,9 @@ SETTINGS = {
     "revealed alone": ("transition.name=p_theta2",),
     "one pair": (CHECKPOINTING, "training.micro_batch=1"),
     "thin adapters": ("lora.rank=1",),
+    "KL": ("grpo.kl_coef=0.1",),
+    "KL, bf16, parts": ("grpo.kl_coef=0.1", BF16, "training.score_batch=2"),
+    "KL of samples": ("grpo.kl_coef=0.1", "grpo.kl=k3"),
 }
 
 

@@ -15,7 +15,7 @@ from maskrl.evals.results import RESULT, read_result
 from maskrl.library.sources import saved_settings, weights_of
 from maskrl.recipe_file import read_toml
 from maskrl.runtime.checkpoint import STATE
-from maskrl.runtime.folder import read_record
+from maskrl.runtime.record_file import read_record
 from maskrl.training.opening import results_folder
 
 CARD, FOLDER = "README.md", "PATH/OF/THIS/FOLDER"

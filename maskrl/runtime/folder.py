@@ -7,7 +7,6 @@ It holds ``recipe.toml`` (every default filled in), ``run.json`` (what it read a
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -21,8 +20,9 @@ from maskrl.errors import RecipeError, TrainingError
 from maskrl.identity import source_of
 from maskrl.recipe import SECTIONS, Recipe, read_recipe
 from maskrl.runtime.record import WATCHED, changed_contents, changed_versions, components, short
+from maskrl.runtime.record_file import RECORD, read_record, write_record
 
-RECIPE, RECORD, PLUGINS = "recipe.toml", "run.json", "plugins"
+RECIPE, PLUGINS = "recipe.toml", "plugins"
 
 # What may change when a run is resumed: memory and speed, how long it goes on, what is written and shown beside.
 FREE = (
@@ -73,12 +73,13 @@ def begin(run: Path, recipe: Recipe, contents: Mapping[str, Any], about: Mapping
     Raises:
         RecipeError: the run belongs to another recipe, or what it reads has changed; the message says what, and what to
             do.
-        TrainingError: the folder cannot be written.
+        TrainingError: the folder cannot be written, or its recipe was changed.
     """
     files.clear_leftovers(run)
     record = read_record(run)
-    said = []
+    text, said = recipe.to_toml(), []
     if (run / RECIPE).exists():
+        check_recipe(run, record)
         known = record["contents"]
         changed = _check_same(run, recipe, by_contents=known is not None)
         if known is None:
@@ -88,50 +89,29 @@ def begin(run: Path, recipe: Recipe, contents: Mapping[str, Any], about: Mapping
         said += [_say_change(key, now, was, recipe) for key, (was, now) in changed.items()]
         said += changed_versions(record["starts"], about)
         about = {**about, "changed": {key: now for key, (_, now) in changed.items()}}
-    files.write_text(
-        run / RECIPE, recipe.to_toml()
-    )  # first: a kill behind it leaves a run that can be resumed
+    else:
+        files.write_text(run / RECIPE, text)  # first: a kill behind it leaves a run that can be resumed
+    # both, for a kill may come before the new one is written
+    told = [files.sha256(run / RECIPE), files.sha256_text(text)]
+    starts = [*record["starts"], about]
+    write_record(run, {**record, "contents": contents, "recipe_sha256": told, "starts": starts})
+    files.write_text(run / RECIPE, text)
     _copy_plugins(run / PLUGINS, recipe)
-    write_record(run, {**record, "contents": contents, "starts": [*record["starts"], about]})
     return said
 
 
-def read_record(run: Path) -> dict[str, Any]:
-    """Read ``run.json``; of a run that has none, one in which nothing is known.
+def check_recipe(run: Path, record: Mapping[str, Any]) -> None:
+    """See that a run's recipe is what the run wrote; one of before it was hashed is taken to be.
 
     Raises:
-        RecipeError: it is damaged.
+        TrainingError: it was changed.
     """
-    path = run / RECORD
-    nothing: dict[str, Any] = {"contents": None, "starts": [], "saved": None}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return nothing
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecipeError(_damaged(path, error)) from error
-    if not isinstance(found, dict) or not _is_record({**nothing, **found, "starts": found.get("starts")}):
-        raise RecipeError(_damaged(path, "it is no record of a run"))
-    return {**nothing, **found}
-
-
-def _is_record(found: Mapping[str, Any]) -> bool:
-    contents, saved = found["contents"], found["saved"]
-    return (
-        isinstance(found["starts"], list)
-        and all(isinstance(start, dict) for start in found["starts"])
-        and (contents is None or isinstance(contents, dict))
-        and (saved is None or isinstance(saved, int))
-    )
-
-
-def write_record(run: Path, record: Mapping[str, Any]) -> None:
-    """Write ``run.json``, whole or not at all."""
-    files.write_text(run / RECORD, json.dumps(record, indent=1) + "\n")
-
-
-def _damaged(path: Path, why: object) -> str:
-    return f"{str(path)!r} is damaged ({why}); restore it, or delete it: then nothing is known of what the run read"
+    known = record["recipe_sha256"]
+    if known is not None and files.sha256(run / RECIPE) not in known:
+        raise TrainingError(
+            f"{str(run / RECIPE)!r} is not what the run wrote there: restore it (what may change is given by --set),"
+            f" or, if it is what you want, delete {str(run / RECORD)!r}: then nothing is known of what the run read"
+        )
 
 
 def _copy_plugins(folder: Path, recipe: Recipe) -> None:
@@ -139,7 +119,7 @@ def _copy_plugins(folder: Path, recipe: Recipe) -> None:
     sources = (source_of(one.component) for one in components(recipe))
     for source in (source for source in sources if source is not None):
         copy = folder / files.sha256(source)[:12] / source.name
-        if not copy.exists():
+        if not copy.exists() or files.sha256(copy) != files.sha256(source):
             with files.whole(copy) as unfinished:
                 shutil.copyfile(source, unfinished)
 
@@ -274,8 +254,9 @@ def check_saved(run: Path, checkpoint_every: int, last_update: int) -> None:
     Raises:
         TrainingError: there was a checkpoint; the message says what to do.
     """
-    saved = read_record(run)["saved"]
-    was_saved = saved is not None or last_update >= checkpoint_every
+    record = read_record(run)
+    is_old = record["contents"] is None  # nobody noted what was saved; behind its row an update is saved
+    was_saved = record["saved"] is not None or (is_old and last_update > checkpoint_every)
     if was_saved and last_update > 0:
         raise TrainingError(
             f"{str(run)!r} has made {last_update} updates, but no checkpoint can be found in"

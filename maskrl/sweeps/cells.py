@@ -16,9 +16,10 @@ from maskrl.evals.results import Report, read_report
 from maskrl.interfaces import Number
 from maskrl.recipe import Recipe
 from maskrl.runtime import record
-from maskrl.runtime.folder import RECIPE, difference, read_record
+from maskrl.runtime.folder import RECIPE, difference
 from maskrl.runtime.metrics import read_rows
 from maskrl.runtime.prompts import training_prompts
+from maskrl.runtime.record_file import read_record
 from maskrl.sweeps.file import Sweep, Variant
 from maskrl.training.best_guidance import Best, best_of
 from maskrl.training.evaluating import contents_of, prompts_of, taken_of

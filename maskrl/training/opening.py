@@ -19,6 +19,7 @@ from maskrl.runtime import record
 from maskrl.runtime.folder import check_saved
 from maskrl.runtime.metrics import METRICS, MetricsLog, last_update, read_rows, rows_of
 from maskrl.runtime.placement import Placement
+from maskrl.training.evaluating import row_of
 from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
 
@@ -85,10 +86,11 @@ def read_before(run: Path, label: str) -> Report:
     folder = results_folder(run, label, "before")
     try:
         report = read_report(folder)
-        now = report.headline.mean
-        noted = next((row[label] for row in _rows(run) if _is_before(row, label)), now)
-        if not math.isclose(now, noted, abs_tol=1e-9):
-            raise TrainingError(f"the results in {str(folder)!r} say {now}, metrics.jsonl {noted}")
+        noted = next((row for row in _rows(run) if _is_before(row, label)), {})
+        for name, now in row_of(label, "before", report).items():
+            was = noted.get(name, now)
+            if was != now and not (isinstance(now, float) and math.isclose(now, was, abs_tol=1e-9)):
+                raise TrainingError(f"the results in {str(folder)!r} say {now}, metrics.jsonl {was}")
     except TrainingError as error:
         raise TrainingError(f"{error}; delete that folder, and the base is evaluated again") from error
     return report

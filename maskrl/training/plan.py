@@ -29,6 +29,8 @@ ADAM_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03}  # of moments, per trained numbe
 # per logit being scored by p_theta1: log-softmax, the sum, its set, and the gradients, in fp32; of bf16 a copy in fp32
 SCORE_BYTES = {"fp32": 13, "bf16": 17}
 SHARDED = {"weights", "gradients", "optimizer", "average", "reference"}
+# per logit of a micro-batch while its KL is computed, and of a score that waits for its backward pass
+KL_BYTES, SCORED_BYTES = {"exact": 20, "k2": 8, "k3": 8}, 5
 SAMPLE_BYTES = 24  # per logit being sampled: log p and p in fp32, the cumulative sum and its target in fp64
 
 
@@ -184,7 +186,11 @@ def _learning(recipe: Recipe, cost: Cost, work: Work) -> float:
     masked = work.asked_on_average()
     rows = pairs * work.branches_in_loss
     network = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
-    of_each = 2 * _logit_bytes(recipe) * pairs + SCORE_BYTES[training.dtype] * scored
+    logits = 2 * _logit_bytes(recipe) * pairs  # and their gradient, or those of the reference
+    of_each = logits + SCORE_BYTES[training.dtype] * scored
+    if recipe.grpo.kl_coef > 0:
+        waiting = SCORED_BYTES * pairs if scored == pairs else 0
+        of_each = max(of_each, logits + waiting + KL_BYTES[recipe.grpo.kl] * pairs)
     return max(network.peak, network.kept + of_each * masked * cost.spec.num_codes)
 
 
