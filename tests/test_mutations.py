@@ -164,7 +164,10 @@ def without(draw, data, keys):
 def elsewhere(draw, data, keys):
     """A value that stands at another key."""
     other = draw(st.sampled_from(KEYS))
-    table_of(data, keys)[keys[-1]] = copy.deepcopy(table_of(data, other).get(other[-1], 0))
+    found = functools.reduce(
+        lambda table, key: table.get(key, {}) if isinstance(table, dict) else 0, other, data
+    )
+    table_of(data, keys)[keys[-1]] = copy.deepcopy(found)
     return keys
 
 
