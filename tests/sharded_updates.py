@@ -90,12 +90,8 @@ CASES = {
     "plain": (),
     "lora": ("lora.rank=4", "grpo.kl_coef=0.1"),
     "kl": ("grpo.kl_coef=0.1", "ema.decay=0.9", "training.activation_checkpointing=true"),
-    "rejected": (
-        f"generator.name={HERE}:Unblocked",
-        f"filter={{ name = '{HERE}:FirstHalf' }}",
-        "grpo.max_resamples=0",
-        "sampling.guidance_in_loss=same",
-    ),
+    "rejected": (f"filter={{ name = '{HERE}:FirstHalf' }}", "grpo.max_resamples=0"),
+    "unblocked": (f"generator.name={HERE}:Unblocked", "sampling.guidance_in_loss=same"),
 }
 
 
