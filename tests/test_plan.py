@@ -23,7 +23,8 @@ from maskrl.recipe import read_recipe
 from maskrl.rewards.clip import Clip
 from maskrl.runtime.lora import adapt
 from maskrl.sections import LoraConfig
-from maskrl.training.plan import SAMPLE_BYTES, cheaper, plan, plan_of
+from maskrl.training.plan import SAMPLE_BYTES, plan, plan_of
+from maskrl.training.savings import cheaper
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import set_up
 from maskrl.training.state import trained_parameters

@@ -98,7 +98,8 @@ def _whole_run(made: Plan, rate: float, processes: int) -> str:
 
 def _advice(recipe: Recipe, made: Plan, processes: int, limit: float) -> str:
     """Find the first of the savings that brings a recipe below the limit."""
-    from maskrl.training.plan import cheaper, plan_of
+    from maskrl.training.plan import plan_of
+    from maskrl.training.savings import cheaper
 
     for changes, less in cheaper(recipe):
         if (peak := plan_of(less, made.cost, processes).peak) <= limit:
