@@ -1,11 +1,15 @@
 """The page of a report in a browser: in frame at two widths, in both lights, by keyboard, without a network."""
 
+import json
 import shutil
+import threading
+from contextlib import contextmanager
 
 import pytest
 from written_runs import measure, paint, update, write_run
 
 from maskrl.report.page import write
+from maskrl.report.watching import server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -90,3 +94,29 @@ def test_the_slider_and_the_curves_answer_to_keys(tab):
     chart.focus()
     tab.keyboard.press("ArrowLeft")
     assert chart.locator("output").inner_text().startswith("update 29:")
+
+
+def test_a_page_that_is_watched_follows_the_run_and_keeps_what_one_looks_at(chromium, tmp_path):
+    folder = write_run(tmp_path / "run", HEALTHY, planned=40)
+    paint(folder, "before", "after")
+    with served(folder) as address:
+        tab = chromium.new_page()
+        tab.goto(address)
+        slider = tab.locator("#slider-0")
+        slider.press("Home")
+        assert "30 of 40 updates are made" in tab.locator("#verdicts").inner_text()
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(update(31)) + "\n")
+        tab.wait_for_function("document.querySelector('#verdicts').innerText.includes('31 of 40')")
+        assert slider.input_value() == "0"
+        tab.close()
+
+
+@contextmanager
+def served(folder):
+    with server(folder, 0) as opened:
+        thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{opened.server_port}/"
+        opened.shutdown()
+        thread.join()

@@ -8,7 +8,7 @@ from written_runs import measure, update, write_run
 from maskrl.errors import RecipeError
 from maskrl.report.measured import judged
 from maskrl.report.reading import names, read_run
-from maskrl.report.verdicts import FINE, LOOK, NOTE, TROUBLE, verdicts
+from maskrl.report.verdicts import FINE, LOOK, NOTE, TROUBLE, by_weight, verdicts
 
 HEALTHY = [update(n) for n in range(1, 41)]
 
@@ -16,7 +16,7 @@ HEALTHY = [update(n) for n in range(1, 41)]
 def said(folder):
     """Return what is said of a run: weights and lines."""
     run = read_run(folder, "it")
-    return [(one.weight, one.text) for one in (*verdicts(run), *judged(run))]
+    return [(one.weight, one.text) for one in by_weight([*verdicts(run), *judged(run)])]
 
 
 def lines(folder, weight):
@@ -165,3 +165,10 @@ def test_runs_have_names_that_differ_and_cells_of_a_sweep_say_their_variant(tmp_
     assert names([tmp_path / "a" / "seed_0"]) == ["a/seed_0"]
     assert names([tmp_path / "a" / "x", tmp_path / "b" / "x"]) == ["a/x", "b/x"]
     assert names([tmp_path / "x", tmp_path / "x"]) == ["x", "x (2)"]
+
+
+def test_the_gravest_is_said_first(tmp_path):
+    folder = write_run(tmp_path / "run", changed(HEALTHY, skipped=1.0), starts=2)
+    measure(folder, "nobody_has_it", "before", {"beauty": 0.5})
+    measure(folder, "nobody_has_it", "after", {"beauty": 0.3})
+    assert [weight for weight, _ in said(folder)] == [TROUBLE, LOOK, FINE, NOTE]

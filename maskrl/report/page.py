@@ -14,7 +14,7 @@ from maskrl.report import charts, groups, measured, pictures
 from maskrl.report.curves import HEADINGS, constants, curves
 from maskrl.report.reading import RunFolder, read_runs
 from maskrl.report.settings import Settings, settings
-from maskrl.report.verdicts import Verdict, last_update, verdicts
+from maskrl.report.verdicts import Verdict, by_weight, last_update, verdicts
 from maskrl.training.display import duration
 
 COLOURS = 6  # runs that a colour tells apart; more begin again
@@ -83,7 +83,7 @@ def part(run: RunFolder, against: str | None) -> Part:
     return Part(
         run=run,
         facts=facts(run),
-        verdicts=[*verdicts(run), *measured.judged(run)],
+        verdicts=by_weight([*verdicts(run), *measured.judged(run)]),
         headlines=measured.headlines(run),
         base=measured.only_before(run),
         tables=measured.tables(run),

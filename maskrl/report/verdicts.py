@@ -223,9 +223,14 @@ VERDICTS: Sequence[Callable[[RunFolder], Iterator[Verdict]]] = (
 
 
 def verdicts(run: RunFolder) -> list[Verdict]:
-    """Return everything that is to be said of a run, the gravest first."""
+    """Return everything that is to be said of a run's files and of its updates."""
+    return [one for judge in VERDICTS for one in judge(run)]
+
+
+def by_weight(said: Sequence[Verdict]) -> list[Verdict]:
+    """Put the gravest first."""
     order = [TROUBLE, LOOK, FINE, NOTE]
-    return sorted((one for judge in VERDICTS for one in judge(run)), key=lambda one: order.index(one.weight))
+    return sorted(said, key=lambda one: order.index(one.weight))
 
 
 def last_update(run: RunFolder) -> int:
