@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, UnknownComponent
+from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, Terminated, UnknownComponent
 from maskrl.packages import packages
 from maskrl.shared import Shared, put_back, shared
 
@@ -78,6 +78,8 @@ class Offer:
         before = shared()
         try:
             found = importlib.metadata.EntryPoint(self.name, self.target, self.kind).load()
+        except Terminated:
+            raise
         except (Exception, SystemExit) as error:  # third-party code
             raise PluginError(f"{where} does not load: {_one_line(error)}") from error
         _keep(before, where)
@@ -223,6 +225,8 @@ def _attribute(where: str, name: str, base: Path) -> object:
     before = shared()
     try:
         module = _import_file(path)
+    except Terminated:
+        raise
     except (Exception, SystemExit) as error:  # the user's own code
         missing = getattr(error, "name", None) or ""
         hint = "; a class in a file imports what is installed, not its neighbours: make them a package"

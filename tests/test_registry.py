@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from maskrl import registry
-from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, UnknownComponent
+from maskrl.errors import AmbiguousComponent, PluginError, RecipeError, Terminated, UnknownComponent
 from maskrl.interfaces import RewardModel
 
 REWARDS = "maskrl.rewards.v1"
@@ -126,3 +126,12 @@ def test_a_class_in_a_file_that_imports_its_neighbour_is_told_to_become_a_packag
         registry.load("rewards", "mine.py:Mine", tmp_path)
     with pytest.raises(PluginError, match=r"No module named 'nothing_like_this'$"):
         registry.load("rewards", "other.py:Mine", tmp_path)
+
+
+def test_a_signal_while_a_component_is_imported_is_not_its_fault(install, tmp_path):
+    code = "from maskrl.errors import Terminated\nraise Terminated(143)"
+    install("maskrl-slow", code, {REWARDS: {"slow": "maskrl_slow:Slow"}})
+    (tmp_path / "slow.py").write_text(code)
+    for name in ("slow", "slow.py:Slow"):
+        with pytest.raises(Terminated):
+            registry.load("rewards", name, tmp_path)
