@@ -45,25 +45,6 @@ def test_plan(cli):
     assert told["update_seconds"] == pytest.approx(sum(told["update_flops"].values()) / 5e11)
 
 
-def test_sample_and_eval_and_compare(cli, tmp_path):
-    out = tmp_path / "grid.png"
-    told = read(cli("sample", "a red circle", "--num", 1, "--steps", 1, "--out", out, "--json"))
-    assert (told["out"], told["images"], told["steps"]) == (str(out), 1, 1)
-    (tmp_path / "one.jsonl").write_text(
-        '{"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a photo of a circle"}\n'
-    )
-    of = ["--prompts", tmp_path / "one.jsonl", "--images-per-prompt", 1, "--steps", 1]
-    folder = tmp_path / "results"
-    told = read(cli("eval", "geneval", *of, "--out", folder, "--json"))
-    assert (told["evaluation"], told["images"], told["folder"]) == ("geneval", 1, str(folder / "geneval"))
-    assert (
-        told["numbers"].keys()
-        == json.loads((folder / "geneval" / "summary.json").read_text())["numbers"].keys()
-    )
-    told = read(cli("eval", "compare", folder / "geneval", folder / "geneval", "--json"))
-    assert told["numbers"]["overall"]["difference"]["mean"] == 0
-
-
 def test_the_shell_completes_commands_and_evaluations():
     def completed(words):
         asked = {
