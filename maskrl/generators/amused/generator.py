@@ -6,37 +6,17 @@ Source: Patil et al. 2024 (arXiv 2401.01808); published checkpoints ``amused/amu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from maskrl.clip_text import ClipReader, TextMemory
 from maskrl.component import ComponentConfig
-from maskrl.cut_prompts import CutPrompts
 from maskrl.generators.amused.checkpoint import Parts, load, load_transformer, save_transformer
 from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex
-
-
-@dataclass(frozen=True)
-class AmusedCondition(Condition):
-    """What the text encoder says of U texts, the last of which is the empty one, the null branch.
-
-    Attributes:
-        memory: Float [U, P, D], its last layer but one, attended to.
-        pooled: Float [U, D'], a vector for the whole text.
-        rows: Long [B] in [0, U).
-    """
-
-    memory: Tensor
-    pooled: Tensor
-    rows: Tensor
-
-    def select(self, rows: Tensor) -> AmusedCondition:
-        """Long [K] -> a condition of K rows."""
-        return replace(self, rows=self.rows[rows.to(self.rows.device)])
 
 
 class Amused(MaskedGenerator):
@@ -63,31 +43,11 @@ class Amused(MaskedGenerator):
         self._text_encoder, self._vqvae = self._parts.text_encoder, self._parts.vqvae
         self.frozen = (self._text_encoder, self._vqvae)
         self.spec = make_spec(self.module.config, self._vqvae.config)
-        self._cut = CutPrompts("aMUSEd", self._parts.tokenizer.model_max_length)
+        self._texts = ClipReader("aMUSEd", self._parts.tokenizer, self._text_encoder)
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[Prompt]) -> AmusedCondition:
-        """Read every text by itself, padded to the encoder's length as published; one that is too long is cut."""
-        tokenizer, encoder = self._parts.tokenizer, self._text_encoder
-        texts = [*(prompt.text for prompt in prompts), ""]
-        self._cut.tell(
-            [text for text in texts if len(tokenizer(text).input_ids) > tokenizer.model_max_length]
-        )
-        memory, pooled = [], []
-        for text in texts:
-            ids = tokenizer(
-                text,
-                padding="max_length",
-                truncation=True,
-                max_length=tokenizer.model_max_length,
-                return_tensors="pt",
-            ).input_ids
-            read = encoder(ids.to(encoder.device), output_hidden_states=True)
-            memory.append(read.hidden_states[-2])
-            pooled.append(read.text_embeds)
-        device = self.module.device
-        rows = torch.arange(len(prompts), device=device)
-        return AmusedCondition(torch.cat(memory).to(device), torch.cat(pooled).to(device), rows)
+    def encode(self, prompts: Sequence[Prompt]) -> TextMemory:
+        """Read every text; the null branch is the empty one."""
+        return self._texts.read(prompts, null="", device=self.module.device)
 
     def logits(
         self,
@@ -98,25 +58,25 @@ class Amused(MaskedGenerator):
         positions: Tensor | None = None,
     ) -> Tensor:
         """See :class:`MaskedGenerator`; aMUSEd does not take the time. Published: u + g (c - u), which is w = g - 1."""
-        assert isinstance(condition, AmusedCondition)
+        assert isinstance(condition, TextMemory)
         if not guidance.any():
-            return _packed(self._predict(tokens, condition, condition.rows), positions)
-        null = torch.full_like(condition.rows, len(condition.pooled) - 1)
-        both = self._predict(torch.cat([tokens, tokens]), condition, torch.cat([condition.rows, null]))
+            return _packed(self._predict(tokens, condition), positions)
+        both = self._predict(torch.cat([tokens, tokens]), condition.with_null())
         conditional, unconditional = (_packed(half, positions) for half in both.chunk(2))
         return guided(conditional, unconditional, guidance, positions)
 
-    def _predict(self, tokens: Tensor, condition: AmusedCondition, rows: Tensor) -> Tensor:
-        """Run the network: Long [B, N] and the text of each row -> Float [B, N, V]."""
+    def _predict(self, tokens: Tensor, condition: TextMemory) -> Tensor:
+        """Run the network: Long [B, N] -> Float [B, N, V]."""
         assert self.spec.grid is not None
         height, width = self.spec.image_size
         about = torch.tensor(
             [width, height, 0, 0, self.config.aesthetic], device=tokens.device
         )  # crop at 0, 0
+        memory, pooled = condition.of_rows
         planes: Tensor = self.module(
             tokens.unflatten(1, self.spec.grid),
-            encoder_hidden_states=condition.memory[rows],
-            pooled_text_emb=condition.pooled[rows],
+            encoder_hidden_states=memory,
+            pooled_text_emb=pooled,
             micro_conds=about.expand(len(tokens), -1),
         )
         return planes.flatten(2).transpose(1, 2)
