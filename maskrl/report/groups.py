@@ -41,7 +41,7 @@ class Group:
     images: Sequence[Painted]
 
 
-def groups(run: Path) -> list[Group]:
+def recorded_groups(run: Path) -> list[Group]:
     """Return every group of which there is a record, in order; one that is damaged or half there is left out."""
     found: list[Group] = []
     for path in sorted((run / FOLDER).glob("update_*.json"), key=lambda path: (len(path.stem), path.stem)):

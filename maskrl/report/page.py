@@ -10,8 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from maskrl import __version__, files
-from maskrl.report import charts, groups, measured, pictures
+from maskrl.report import charts, measured, pictures
 from maskrl.report.curves import HEADINGS, constants, curves
+from maskrl.report.groups import Group, Painted, extremes, newest, recorded_groups
 from maskrl.report.reading import RunFolder, read_runs
 from maskrl.report.settings import Settings, settings
 from maskrl.report.verdicts import Verdict, by_weight, last_update, verdicts
@@ -32,9 +33,9 @@ class Part:
     tables: Sequence[measured.Table]
     sheets: Sequence[pictures.Picture]
     pair: pictures.Picture | None
-    groups: Sequence[groups.Group]
-    best: Sequence[groups.Painted]
-    worst: Sequence[groups.Painted]
+    groups: Sequence[Group]
+    best: Sequence[Painted]
+    worst: Sequence[Painted]
     constants: dict[str, str]
     settings: Settings | None
 
@@ -78,8 +79,8 @@ def render(folders: Sequence[Path], against: str | None = None, live: bool = Fal
 
 def part(run: RunFolder, against: str | None) -> Part:
     """Put together what the page says of a run."""
-    recorded = groups.groups(run.folder)
-    best, worst = groups.extremes(recorded)
+    recorded = recorded_groups(run.folder)
+    best, worst = extremes(recorded)
     return Part(
         run=run,
         facts=facts(run),
@@ -89,7 +90,7 @@ def part(run: RunFolder, against: str | None) -> Part:
         tables=measured.tables(run),
         sheets=pictures.sheets(run.folder),
         pair=pictures.before_after(run.folder),
-        groups=groups.newest(recorded),
+        groups=newest(recorded),
         best=best,
         worst=worst,
         constants={title: charts.short(value) for title, value in constants(run).items()},

@@ -17,7 +17,8 @@ from maskrl.component import Needs
 from maskrl.errors import MaskRLError, RecipeError
 from maskrl.evals.results import RESULT, Report, read_report
 from maskrl.recipe import Recipe, read_recipe
-from maskrl.runtime.folder import RECIPE, flat, read_record
+from maskrl.runtime.folder import RECIPE, flat
+from maskrl.runtime.record_file import read_record
 from maskrl.runtime.metrics import METRICS, read_rows
 
 Row = Mapping[str, Any]

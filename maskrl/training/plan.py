@@ -126,7 +126,7 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
 
 
 def _is_known(judge: Chosen[RewardModel]) -> bool:
-    return getattr(judge.component.cost, "__func__", None) is not RewardModel.cost.__func__
+    return getattr(judge.component.cost, "__func__", None) is not vars(RewardModel)["cost"].__func__
 
 
 def _cost_of_judging(judge: Chosen[RewardModel]) -> tuple[int, float]:
