@@ -47,7 +47,7 @@ class TextMemory(Condition):
 
 
 class ClipReader:
-    """Reads every text by itself, padded to the encoder's length as the padding is attended to; too long ones are cut."""
+    """Reads every text by itself, padded to the encoder's length: padding is attended to. Too long ones are cut."""
 
     def __init__(self, reader: str, tokenizer: Any, encoder: Any) -> None:
         """Of a ``reader``, as users know it: its CLIPTokenizer and its CLIPTextModelWithProjection."""

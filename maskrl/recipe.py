@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 
 import maskrl
 from maskrl import mistakes, recipe_file, registry
-from maskrl.component import Chosen, ComponentConfig, Needs, choose_section, validate
+from maskrl.component import Chosen, ComponentConfig, Needs, choose_section, open_path, validate
 from maskrl.errors import RecipeError
 from maskrl.eval_section import EvalConfig, EvalSection, Evaluations
 from maskrl.grpo.config import GRPOConfig, SamplingConfig
@@ -154,7 +154,7 @@ def read_recipe(
     """Read a recipe, apply overrides, import the components that are needed and fill in their defaults.
 
     Args:
-        path_or_name: a TOML file, or the name of a recipe that comes with maskrl.
+        path_or_name: a TOML file, the name of a recipe that comes with maskrl, or ``package:NAME/FILE``.
         overrides: ``section.key=value``, the value as in TOML; a bare word is a string, no value at all
             restores the default.
         needs: which components; the others are imported when they are built. Without prompts no prompt file is
@@ -265,12 +265,12 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def locate_recipe(path_or_name: str | Path) -> Path:
-    """Find the file of a recipe.
+    """Find the file of a recipe; ``package:NAME/FILE`` is one inside an installed package.
 
     Raises:
         RecipeError: there is none.
     """
-    path = Path(path_or_name)
+    path = Path(open_path(str(path_or_name)))
     if path.is_file():
         return path
     shipped = shipped_recipes()

@@ -58,7 +58,9 @@ def test_its_components_load(folder):
 
 def test_it_imports_what_a_plugin_may(folder):
     sources = [path.read_text(encoding="utf-8") for path in (folder / "src").rglob("*.py")]
-    imported = {name for text in sources for name in re.findall(r"(?:from|import) maskrl\.(grpo\.\w+|\w+)", text)}
+    imported = {
+        name for text in sources for name in re.findall(r"(?:from|import) maskrl\.(grpo\.\w+|\w+)", text)
+    }
     assert sources
     assert imported <= PUBLIC
 

@@ -4,10 +4,9 @@ import json
 import warnings
 
 import torch
+from maskrl_meissonic.network import Sizes, Transformer
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
-
-from maskrl_meissonic.network import Sizes, Transformer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import warnings
 from pathlib import Path
 
 import pytest
@@ -50,9 +49,7 @@ class Seeded(Stream):
 def compared(request, tmp_path_factory, formula):
     """A case of the public code, and ours of the same weights."""
     case = request.param
-    made = write_folder(
-        tmp_path_factory.mktemp("reference"), formula, levels=8, length=77, **case["change"]
-    )
+    made = write_folder(tmp_path_factory.mktemp("reference"), formula, levels=8, length=77, **case["change"])
     return case, build(made, resolution=case["resolution"], negative_prompt=case["negative"])
 
 
@@ -144,7 +141,9 @@ def test_a_score_of_its_own_is_refused_by_what_needs_log_p(folder):
     spec = build(folder).spec
     transition = PTheta1(PTheta1.Config())
     check_score(transition, resolve(SamplingConfig(), spec))
-    with pytest.raises(RecipeError, match="takes for granted that the proposals of the highest log p") as caught:
+    with pytest.raises(
+        RecipeError, match="takes for granted that the proposals of the highest log p"
+    ) as caught:
         check_score(transition, resolve(SamplingConfig(score="max_prob"), spec))
     assert "\n" not in str(caught.value)
 
@@ -293,3 +292,10 @@ def test_it_trains_is_resumed_evaluated_and_exported(folder, tmp_path, command, 
 def test_it_is_listed_and_checked_by_its_name(command):
     assert "maskrl_meissonic:Meissonic" in command("plugins", "list")
     assert "ok      generators maskrl-meissonic/meissonic" in command("plugins", "check", "meissonic")
+
+
+def test_its_recipe_is_valid(command):
+    recipe = read_recipe("package:maskrl_meissonic/recipes/meissonic_clip.toml")
+    assert recipe.generator.component is Meissonic
+    with pytest.raises(RecipeError, match=r"holds no 'recipes/other\.toml'"):
+        read_recipe("package:maskrl_meissonic/recipes/other.toml")

@@ -47,7 +47,9 @@ def load(checkpoint: str, transformer: str | None, text_encoder: str | None) -> 
         RecipeError: it is not there, or not whole.
     """
     folder = find_folder(checkpoint)
-    network, settings = load_transformer(Path(open_path(transformer)) if transformer else folder / "transformer")
+    network, settings = load_transformer(
+        Path(open_path(transformer)) if transformer else folder / "transformer"
+    )
     texts = find_folder(text_encoder, TEXT) if text_encoder else folder / "text_encoder"
     return Parts(
         transformer=network,

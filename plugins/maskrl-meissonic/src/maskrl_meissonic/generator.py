@@ -1,4 +1,4 @@
-"""Meissonic as a masked generator: its transformer is ours, image tokenizer and text encoder are diffusers' and CLIP's."""
+"""Meissonic as a masked generator: the transformer is ours, the image tokenizer diffusers', the text encoder CLIP's."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class Meissonic(MaskedGenerator):
         if not guidance.any():
             return self._predict(tokens, condition, left, positions)
         twice = None if positions is None else torch.cat([positions, positions])
-        both = self._predict(torch.cat([tokens, tokens]), condition.with_null(), torch.cat([left, left]), twice)
+        both = self._predict(
+            torch.cat([tokens, tokens]), condition.with_null(), torch.cat([left, left]), twice
+        )
         conditional, unconditional = both.chunk(2)
         return guided(conditional, unconditional, guidance, positions)
 
