@@ -12,14 +12,17 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 from maskrl.errors import RecipeError
 from maskrl.generators.amused.generator import Amused
+from maskrl.grpo.config import SamplingConfig, resolve
+from maskrl.grpo.rollout import rollout
 from maskrl.recipe import read_recipe
 from maskrl.testing import check_generator
 from maskrl.training.loop import train
-from maskrl.types import Prompt, StepIndex
+from maskrl.types import Prompt, StepIndex, Stream
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from diffusers import AmusedPipeline, AmusedScheduler, UVit2DModel, VQModel
+    from diffusers.schedulers import scheduling_amused
 
 PROMPTS = [Prompt("a b"), Prompt("c")]
 
@@ -128,25 +131,96 @@ def test_it_is_what_the_published_pipeline_is(folder, scale, monkeypatch):
     torch.testing.assert_close(generator.decode(codes.flatten(1), condition), painted)
 
 
-def test_it_trains_is_resumed_and_is_sampled(folder, toy_recipe, tmp_path, cli):
+class Seeded(Stream):
+    """A stream whose noise is its seed's alone."""
+
+    def generator(self):
+        return torch.Generator().manual_seed(self.seed)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("scale", "num_steps"), [(1.0, 12), (10.0, 5)])
+def test_tokens_are_those_of_the_published_pipeline(folder, scale, num_steps, monkeypatch):
+    """From the same noise; the pipeline's draws of codes are replaced by the inverse of the cumulated probabilities."""
+    streams = [Seeded(seed) for seed in (5, 6)]
+    noise = torch.stack([torch.rand((num_steps, 2, 16), generator=stream.generator()) for stream in streams])
+    visited = []
+    step = AmusedScheduler.step
+
+    def listening(self, model_output, timestep, sample, **more):
+        visited.append(sample.flatten(1))
+        return step(self, model_output, timestep, sample, **more)
+
+    def multinomial(p, number, generator):
+        target = noise[:, len(visited) - 1, 0].reshape(-1, 1)
+        return (p.cumsum(dim=1) <= target * p.sum(dim=1, keepdim=True)).sum(dim=1, keepdim=True)
+
+    def gumbel(p, generator):
+        return -(-noise[:, len(visited) - 1, 1].log()).log()
+
+    monkeypatch.setattr(AmusedScheduler, "step", listening)
+    monkeypatch.setattr(scheduling_amused, "gumbel_noise", gumbel)
+    generator = amused(folder)
+    parts = generator._parts
+    scheduler = AmusedScheduler.from_pretrained(folder / "scheduler")
+    pipeline = AmusedPipeline(parts.vqvae, parts.tokenizer, parts.text_encoder, generator.module, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    given = {"num_inference_steps": num_steps, "guidance_scale": scale}
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "multinomial", multinomial)
+        prompts = [prompt.text for prompt in PROMPTS]
+        codes = pipeline(prompts, output_type="latent", height=8, width=8, **given).images
+    sampling = resolve(SamplingConfig(), generator.spec)
+    trajectory = rollout(generator, generator.encode(PROMPTS), streams, num_steps, sampling, scale - 1)
+    assert torch.equal(trajectory.state, torch.stack(visited, dim=1))
+    assert torch.equal(trajectory.tokens, codes.flatten(1))
+
+
+def test_less_is_kept_where_activations_are_computed_again(folder):
+    def kept(generator):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            tokens = torch.full((2, 16), generator.spec.mask_id)
+            generator.logits(tokens, generator.encode(PROMPTS), StepIndex(torch.zeros(2), 3), rowwise(0.0, 2))
+        return sum(sizes)
+
+    plain, again = amused(folder), amused(folder)
+    again.checkpoint_activations()
+    assert kept(again) < kept(plain) / 2
+    assert again.module.state_dict().keys() == plain.module.state_dict().keys()
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["whole", "LoRA"])
+def test_it_trains_is_resumed_evaluated_exported_and_sampled(folder, toy_recipe, tmp_path, cli, adapters):
     (tmp_path / "abc.txt").write_text("a b\nc\n")
     changes = [
         f"generator={{ name = 'amused', checkpoint = '{folder}' }}",
         "grpo.num_steps=3",
         "sampling.guidance_train=1.0",
         f"prompts.train={tmp_path / 'abc.txt'}",
+        "training.activation_checkpointing=true",
+        *(["lora={ rank = 2 }"] if adapters else []),
     ]
     recipe = read_recipe(toy_recipe, changes)
     run = tmp_path / "run"
     train(recipe, run, resume=False, display=False)
-    trained = load_file(
-        run / "checkpoints" / "update_00002" / "generator" / "diffusion_pytorch_model.safetensors"
-    )
-    before = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    weights = "diffusion_pytorch_model.safetensors"
+    trained = load_file(run / "checkpoints" / "update_00002" / "generator" / weights)
+    before = load_file(folder / "transformer" / weights)
     assert trained.keys() == before.keys()
     assert any((trained[name] != before[name]).any() for name in before)
     longer = read_recipe(toy_recipe, [*changes, "training.updates=3"])
     train(longer, run, resume=True, display=False)
+    options = ("--images-per-prompt", 1, "--prompts", tmp_path / "abc.txt")
+    done = cli("eval", "reward", "--run", run, *options, "--out", tmp_path / "judged")
+    assert done.code == 0, done.err
+    done = cli("export", run, "--to", tmp_path / "mine")
+    assert done.code == 0, done.err
+    exported = load_file(tmp_path / "mine" / weights)
+    last = load_file(run / "checkpoints" / "update_00003" / "generator" / weights)
+    assert all(torch.equal(exported[name], last[name]) for name in before)
     for name in ("a", "b"):
         done = cli("sample", "a b", "--run", run, "--num", 2, "--out", tmp_path / f"{name}.png")
         assert done.code == 0, done.err

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from maskrl.clip_text import ClipReader, TextMemory
 from maskrl.component import ComponentConfig
 from maskrl.generators.amused.checkpoint import Parts, load, load_transformer, save_transformer
+from maskrl.generators.amused.recompute import recompute
 from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex
@@ -93,6 +94,11 @@ class Amused(MaskedGenerator):
     def blocks(self) -> Sequence[tuple[nn.Module, str]]:
         """The layers of the transformer; the convolutions are gathered for the length of a call."""
         return [(layer, "forward") for layer in self.module.transformer_layers]
+
+    def checkpoint_activations(self) -> None:
+        """Of every layer of the transformer and of both blocks of convolutions only the input is kept."""
+        for layer in (*self.module.transformer_layers, self.module.down_block, self.module.up_block):
+            recompute(layer)
 
     @classmethod
     def saved_settings(cls, folder: str) -> dict[str, str | None]:

@@ -134,13 +134,14 @@ class Heads(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """Float [B, S, D] -> Float [B, heads, S, D / heads]."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return heads
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, rotation: Tensor) -> Tensor:
     """Let every position look at every other: three of Float [B, heads, S, D / heads] -> Float [B, S, D]."""
-    turned = (rotate(part, rotation).to(value.dtype) for part in (query, key))
-    return F.scaled_dot_product_attention(*turned, value).transpose(1, 2).flatten(2)
+    query, key = (rotate(part, rotation).to(value.dtype) for part in (query, key))
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 class SingleAttention(Heads):
@@ -166,6 +167,8 @@ class JointAttention(Heads):
         layers = (self.add_q_proj, self.add_k_proj, self.add_v_proj)
         query, key, value = (self.split(layer(text)) for layer in layers)
         of_text = self.norm_added_q(query), self.norm_added_k(key), value
-        both = (torch.cat(pair, dim=2) for pair in zip(of_text, self.project(image), strict=True))
-        text_sees, image_sees = attend(*both, rotation).split([text.shape[1], image.shape[1]], dim=1)
+        pairs = zip(of_text, self.project(image), strict=True)
+        query, key, value = (torch.cat(pair, dim=2) for pair in pairs)
+        seen = attend(query, key, value, rotation)
+        text_sees, image_sees = seen.split([text.shape[1], image.shape[1]], dim=1)
         return self.to_out[0](image_sees), self.to_add_out(text_sees)

@@ -1,14 +1,14 @@
 """Meissonic's transformer: text and image side by side, first in layers of their own, then in shared ones.
 
-Attribute names are those of the published checkpoint's keys, but for those of the first and last convolution none is of
-an image: a code is one position, and four codes are one inside where the network halves the plane.
+Attribute names are those of the published checkpoint's keys. A code is one position; where the network halves the
+plane, four codes are one position inside.
 
 Source: Bai et al. 2024 (arXiv 2410.08261), and the layout of ``MeissonFlow/Meissonic``.
 """
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -99,10 +99,10 @@ class Transformer(nn.Module):
         self.project_to_hidden = nn.Linear(width, width, bias=False)
         self.project_from_hidden_norm = nn.RMSNorm(width, eps=EPS)
         self.project_from_hidden = nn.Linear(width, width, bias=False)
-        self.down_block, self.up_block = nn.Module(), nn.Module()
+        self.down_block, self.up_block = nn.ModuleDict(), nn.ModuleDict()
         if sizes.downsample:
-            self.down_block.downsample = Resample(width, nn.Conv2d)
-            self.up_block.upsample = Resample(width, nn.ConvTranspose2d)
+            self.down_block["downsample"] = Resample(width, nn.Conv2d)
+            self.up_block["upsample"] = Resample(width, nn.ConvTranspose2d)
 
     def forward(
         self,
@@ -131,12 +131,13 @@ class Transformer(nn.Module):
         text = self.encoder_proj_layer_norm(self.context_embedder(memory))
         plane = self.embed(tokens)
         if self.sizes.downsample:
-            plane = self.down_block.downsample(plane)
+            plane = self.down_block["downsample"](plane)
         image = self.project_to_hidden(self.project_to_hidden_norm(plane.flatten(1, 2)))
-        hidden = self._blocks(image, text, told, places(text.shape[1], *plane.shape[1:3], tokens.device))
+        rows, columns = plane.shape[1:3]
+        hidden = self._blocks(image, text, told, places(text.shape[1], rows, columns, tokens.device))
         plane = self.project_from_hidden(self.project_from_hidden_norm(hidden)).view_as(plane)
         if self.sizes.upsample:
-            plane = self.up_block.upsample(plane)
+            plane = self.up_block["upsample"](plane)
         wanted = plane.flatten(1, 2)
         logits: Tensor = self.mlm_layer(wanted if positions is None else wanted[positions])
         return logits
@@ -145,12 +146,12 @@ class Transformer(nn.Module):
         rotation = rotations(at, self.sizes.axes_dims_rope)
         for block in self.transformer_blocks:
             image, text = self._run(block, image, text, told, rotation)
-        both = torch.cat([text, image], dim=1)
+        both: Tensor = torch.cat([text, image], dim=1)
         for block in self.single_transformer_blocks:
             both = self._run(block, both, told, rotation)
         return both[:, text.shape[1] :]
 
-    def _run(self, block: nn.Module, *given: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def _run(self, block: nn.Module, *given: Tensor) -> Any:
         if self._checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
         return block(*given)
@@ -218,7 +219,8 @@ class Resample(nn.Module):
 
     def forward(self, plane: Tensor) -> Tensor:
         """Float [B, h, w, D] -> Float [B, h / 2, w / 2, D], or [B, 2 h, 2 w, D]."""
-        return self.conv(self.norm(plane).movedim(3, 1)).movedim(1, 3)
+        made: Tensor = self.conv(self.norm(plane).movedim(3, 1))
+        return made.movedim(1, 3)
 
 
 class JointBlock(nn.Module):
