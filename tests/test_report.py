@@ -1,5 +1,7 @@
 """The page of a report: whole, of text alone, and the same for what is the same."""
 
+from pathlib import Path
+
 import pytest
 from written_runs import measure, paint, update, write_run
 
@@ -87,6 +89,11 @@ def test_a_run_without_a_recipe_has_a_page(tmp_path):
     folder = write_run(tmp_path / "run", HEALTHY)
     (folder / "recipe.toml").unlink()
     assert "the recipe cannot be read" in render([folder])
+
+
+def test_a_run_of_before_evaluations_had_sections_is_read():
+    run = read_run(Path(__file__).parent / "fixtures" / "old_run" / "run", "old")
+    assert (list(run.before), run.troubles, len(run.updates)) == (["geneval"], [], 5)
 
 
 def test_only_what_changes_is_a_curve(tmp_path):

@@ -107,7 +107,7 @@ def test_a_page_that_is_watched_follows_the_run_and_keeps_what_one_looks_at(chro
         assert "30 of 40 updates are made" in tab.locator("#verdicts").inner_text()
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(update(31)) + "\n")
-        tab.wait_for_function("document.querySelector('#verdicts').innerText.includes('31 of 40')")
+        tab.locator("#verdicts", has_text="31 of 40 updates are made").wait_for()
         assert slider.input_value() == "0"
         tab.close()
 
@@ -117,6 +117,8 @@ def served(folder):
     with server(folder, 0) as opened:
         thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield f"http://127.0.0.1:{opened.server_port}/"
-        opened.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{opened.server_port}/"
+        finally:
+            opened.shutdown()
+            thread.join()

@@ -23,9 +23,11 @@ def served(tmp_path):
     with watching.server(folder, 0) as opened:
         thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield folder, f"http://127.0.0.1:{opened.server_port}/"
-        opened.shutdown()
-        thread.join()
+        try:
+            yield folder, f"http://127.0.0.1:{opened.server_port}/"
+        finally:
+            opened.shutdown()
+            thread.join()
 
 
 def get(address, **headers):
