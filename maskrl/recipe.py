@@ -22,14 +22,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-import maskrl
 from maskrl import mistakes, recipe_file, registry
-from maskrl.component import Chosen, ComponentConfig, Needs, choose_section, open_path, validate
+from maskrl.component import Chosen, ComponentConfig, Needs, choose_section, validate
 from maskrl.errors import RecipeError
 from maskrl.eval_section import EvalConfig, EvalSection, Evaluations
 from maskrl.grpo.config import GRPOConfig, SamplingConfig
 from maskrl.identity import chosen_in
 from maskrl.interfaces import GroupFilter, MaskedGenerator, RewardModel, StepReducer, TransitionProb
+from maskrl.recipes_at_hand import locate_recipe
 from maskrl.sections import (
     CheckpointConfig,
     EarlyStopConfig,
@@ -255,31 +255,6 @@ def _check_keys(path: Path, probe: Mapping[str, Any], context: Mapping[str, Any]
 def _is_nothing(value: Any) -> bool:
     """Tell whether there is nothing but None in a value."""
     return all(map(_is_nothing, value.values())) if isinstance(value, Mapping) else value is None
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Find the recipes that come with maskrl, by name: in the wheel, or beside the package in a clone."""
-    package = Path(maskrl.__file__).parent
-    folder = package / "recipes" if (package / "recipes").is_dir() else package.parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def locate_recipe(path_or_name: str | Path) -> Path:
-    """Find the file of a recipe; ``package:NAME/FILE`` is one inside an installed package.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    path = Path(open_path(str(path_or_name)))
-    if path.is_file():
-        return path
-    shipped = shipped_recipes()
-    if str(path_or_name) in shipped:
-        return shipped[str(path_or_name)]
-    hint = registry.nearest(path.stem, shipped)
-    raise RecipeError(
-        f"there is no recipe {str(path_or_name)!r}{hint} (shipped: {', '.join(shipped) or 'none'})"
-    )
 
 
 def _mistakes(path: Path, data: Mapping[str, Any], error: ValidationError) -> RecipeError:

@@ -9,7 +9,8 @@ from conftest import TOY
 from toy_run import ToyGenerator
 
 from maskrl.errors import RecipeError
-from maskrl.recipe import read_recipe, shipped_recipes
+from maskrl.recipe import read_recipe
+from maskrl.recipes_at_hand import shipped_recipes
 from maskrl.runtime.checkpoint import listed, load, save
 from maskrl.runtime.metrics import is_wall_clock, last_update, read_rows
 from maskrl.runtime.prompts import training_prompts

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from maskrl import registry
 from maskrl.errors import PluginError, RecipeError
 from maskrl.mistakes import written
-from maskrl.recipe import Recipe, read_recipe, shipped_recipes
+from maskrl.recipe import Recipe, read_recipe
 from maskrl.recipe_file import write_toml
+from maskrl.recipes_at_hand import shipped_recipes
 
 EVERYTHING = """
 [lora]

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from maskrl.cli import app
-from maskrl.recipe import shipped_recipes
+from maskrl.recipes_at_hand import shipped_recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

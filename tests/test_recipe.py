@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from maskrl.component import Needs, build
 from maskrl.errors import PluginError, RecipeError, UnknownComponent
-from maskrl.recipe import read_recipe, shipped_recipes
+from maskrl.recipe import read_recipe
+from maskrl.recipes_at_hand import shipped_recipes
 from maskrl.sections import TrackingConfig, TrainingConfig
 
 TOY = Path(__file__).with_name("toy_run.py")

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from maskrl.recipe import read_recipe, shipped_recipes
+from maskrl.recipe import read_recipe
+from maskrl.recipes_at_hand import shipped_recipes
 from maskrl.runtime.prompts import training_prompts
 from maskrl.training.plan import plan
 

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from maskrl.component import ComponentConfig, validate
 from maskrl.errors import PluginError, RecipeError
-from maskrl.recipe import Recipe, read_recipe, shipped_recipes
+from maskrl.recipe import Recipe, read_recipe
 from maskrl.recipe_file import write_toml
+from maskrl.recipes_at_hand import shipped_recipes
 
 MOST_SECONDS = 10  # of the processor; a first reading imports much
 SHIPPED = tomllib.loads(read_recipe("shapes_mix").to_toml())

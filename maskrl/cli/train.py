@@ -33,7 +33,8 @@ def train(
     quiet = quiet or as_json
     if not quiet and os.environ.get("RANK", "0") == "0":
         typer.echo("loading PyTorch, the generator and the reward")
-    from maskrl.recipe import locate_recipe, read_recipe
+    from maskrl.recipe import read_recipe
+    from maskrl.recipes_at_hand import locate_recipe
     from maskrl.runtime.folder import PLUGINS, RECIPE
     from maskrl.training.loop import train as run_training
 

@@ -18,8 +18,8 @@ from maskrl.errors import MaskRLError, RecipeError
 from maskrl.evals.results import RESULT, Report, read_report
 from maskrl.recipe import Recipe, read_recipe
 from maskrl.runtime.folder import RECIPE, flat
-from maskrl.runtime.record_file import read_record
 from maskrl.runtime.metrics import METRICS, read_rows
+from maskrl.runtime.record_file import read_record
 
 Row = Mapping[str, Any]
 CELL = re.compile(r"seed_\d+")  # a run of a sweep, whose variant is the folder above

@@ -9,8 +9,9 @@ from typing import Any
 
 from maskrl.component import Needs
 from maskrl.errors import MaskRLError
-from maskrl.recipe import read_recipe, shipped_recipes
+from maskrl.recipe import read_recipe
 from maskrl.recipe_file import toml_value
+from maskrl.recipes_at_hand import shipped_recipes
 from maskrl.runtime.folder import flat
 
 
