@@ -1,5 +1,6 @@
 """A network that lies divided among two processes learns what a whole one does."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,6 +58,11 @@ def test_where_one_process_fails_the_other_says_so_and_the_newest_checkpoint_sta
     assert "maskrl/cli/__init__.py" not in done.stderr, done.stderr
 
 
+def assert_same_weights(run, other):
+    for name, tensor in weights(run).items():
+        torch.testing.assert_close(weights(other)[name], tensor, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.slow
 def test_two_processes_replicate_and_shard_make_the_updates_of_one(tmp_path):
     alone = run([sys.executable, SCRIPT, tmp_path, "alone"], timeout=900)
@@ -93,5 +99,8 @@ def test_a_sharded_run_is_the_run_of_one_process_and_either_resumes_the_other(fo
     (folder / "run/recipe.toml").write_text(longer)
     back = train(read_recipe(folder / "run/recipe.toml"), folder / "run", resume=True, display=False)
     assert back.updates == 5
-    for name, tensor in weights(whole.run).items():
-        torch.testing.assert_close(weights(folder / "run")[name], tensor, rtol=1e-9, atol=1e-12)
+    assert_same_weights(whole.run, folder / "run")
+    shutil.rmtree(folder / "run/checkpoints/update_00005")  # the one before was saved by one process
+    again = launch(folder, "train", "--run", "run", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert_same_weights(whole.run, folder / "run")
