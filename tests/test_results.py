@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 from scipy.stats import t
 
-from maskrl.sweeps.cells import cells_of
-from maskrl.sweeps.file import read_sweep
-
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -183,10 +180,3 @@ def test_what_was_tried_once_says_so():
     assert f"(**one seed**), came to {geneval:+.3f} in GenEval and {clean:+.3f} in clean" in PAGE.replace(
         "\n", " "
     )
-
-
-def test_the_quickstart_is_what_was_measured(tmp_path):
-    rows = [json.loads(line) for line in (RESULTS / "quickstart.jsonl").read_text().splitlines()]
-    measured = {row["seed"]: row["recipe_digest"] for row in rows}
-    study = read_sweep(ROOT / "benchmarks" / "studies" / "quickstart.toml")
-    assert measured == {cell.seed: cell.recipe.digest() for cell in cells_of(study, tmp_path)}
