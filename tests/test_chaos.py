@@ -123,7 +123,7 @@ def test_a_command_that_is_killed_three_times_ends_as_if_it_had_not_been(folders
     assert next(stories(folders, command, 1, random.Random(0), most=3))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "processes", "number"), [("train", 1, 40), ("train", 2, 25), ("eval", 2, 15), ("eval", 1, 25)]
 )

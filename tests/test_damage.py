@@ -105,7 +105,7 @@ def test_a_damaged_run_is_refused_or_made_good(cli, half):
     assert codes["metrics.jsonl"] == {4}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_damaged_anywhere_is_refused_or_made_good(cli, half):
     seen = examine(cli, half, 6)
     refused = sum(code != 0 for *_, code in seen)

@@ -313,7 +313,7 @@ def test_what_is_mutilated_is_read_or_refused(path, what):
     examine(path, what, 100)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", CHECKS)
 def test_thousands_that_are_mutilated_are_read_or_refused(path, what):
     examine(path, what, 1700)

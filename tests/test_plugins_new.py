@@ -192,7 +192,7 @@ def test_lint_and_format_find_nothing(written, kind):
     run("-m", "ruff", "format", "--no-cache", "--isolated", "--check", ".", cwd=folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_types_are_strict(written, tmp_path):
     sources = [folder / part for folder in written.values() for part in ("src", "tests")]
     out = run("-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", *sources, cwd=tmp_path)
@@ -217,7 +217,7 @@ def test_all_are_listed_and_keep_their_contracts(cli, installed):
 
 
 @pytest.mark.parametrize(
-    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in TEMPLATES]
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.long) for kind in TEMPLATES]
 )
 def test_the_recipe_trains_by_name(cli, installed, tmp_path, kind):
     recipe = installed[kind] / f"my_{kind}.toml"
@@ -249,7 +249,7 @@ def test_the_section_of_the_readme_is_one_of_a_recipe(installed, kind):
     component.Config.model_validate({key: settings[key] for key in settings.keys() - engine})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "line", "changed"),
     [

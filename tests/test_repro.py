@@ -118,7 +118,7 @@ def test_the_commands(cli, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_smoke_run_runs(cli, tmp_path):
     done = cli("repro", "run", "four_steps", "--smoke", "--out", tmp_path / "out", "--json")
     assert done.code == 0, done.err

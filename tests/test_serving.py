@@ -178,7 +178,7 @@ def test_every_image_has_a_prompt(mine):
 # its own description
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_schemathesis_finds_no_fault_with_its_own_description(mine):
     """Bodies that the description allows and others; half of the allowed ones ask this judge, some with pictures."""
     import schemathesis

@@ -63,7 +63,7 @@ def assert_same_weights(run, other):
         torch.testing.assert_close(weights(other)[name], tensor, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_replicate_and_shard_make_the_updates_of_one(tmp_path):
     alone = run([sys.executable, SCRIPT, tmp_path, "alone"], timeout=900)
     assert alone.returncode == 0, alone.stderr

@@ -190,7 +190,7 @@ def test_the_old_switch_with_another_value_or_beside_the_new_is_a_line(toy_recip
         read_recipe(toy_recipe, [change])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wandb_writes_offline(evaluated, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
