@@ -12,11 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from maskrl import __version__, files
 from maskrl.report import charts, measured, pictures
 from maskrl.report.curves import HEADINGS, constants, curves
-<<<<<<< HEAD
 from maskrl.report.groups import Group, Painted, extremes, newest, recorded_groups
-=======
-from maskrl.report.groups import Group, Painted
->>>>>>> 2e2f86d (The page's types are named where mypy finds them)
 from maskrl.report.reading import RunFolder, read_runs
 from maskrl.report.settings import Settings, settings
 from maskrl.report.verdicts import Verdict, by_weight, last_update, verdicts
