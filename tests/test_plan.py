@@ -32,6 +32,7 @@ from maskrl.training.updating import make_update
 from maskrl.types import Stream
 
 FULL_SIZE = (
+    'reducer={ name = "none" }',
     "generator.checkpoint=showlab/show-o-512x512",
     "generator.tokenizer=showlab/magvitv2",
     "reward.model=ViT-L-14",
