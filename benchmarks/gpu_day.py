@@ -190,6 +190,7 @@ def recipe_of(size: str, folder: Path, changes: Sequence[str]) -> Recipe:
         f"generator.tokenizer={config.tokenizer}",
         f"reward={{ name = '{__file__}:Redness' }}",
         "filter={ name = 'keep_all' }",
+        "reducer={ name = 'none' }",
         f"prompts.train={folder / 'prompts.txt'}",
         f"grpo.group_size={GROUP}",
         f"grpo.num_steps={min(STEPS[size], 16)}",

@@ -58,5 +58,5 @@ def test_the_shell_completes_commands_and_evaluations():
         )
         return done.stdout.split()
 
-    assert completed("maskrl re") == ["recipe", "repro"]
+    assert completed("maskrl re") == ["report", "recipe", "repro"]
     assert completed("maskrl eval g") == ["geneval"]
