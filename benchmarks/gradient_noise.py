@@ -37,6 +37,8 @@ COMMON = (
     "training.lr_schedule=constant",
     "training.max_grad_norm=1e9",
     "grpo.max_resamples=0",
+    "reducer={ name = 'none' }",
+    "grpo.group_size=8",
     "eval=",
 )
 VARIANTS: dict[str, tuple[str, ...]] = {
