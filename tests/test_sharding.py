@@ -95,9 +95,8 @@ def test_a_sharded_run_is_the_run_of_one_process_and_either_resumes_the_other(fo
     assert two.returncode == 0, two.stderr
     assert "Warning" not in two.stderr
     assert (folder / "run/samples/before_after.png").exists()
-    longer = (folder / "run/recipe.toml").read_text().replace("\nupdates = 2\n", "\nupdates = 5\n")
-    (folder / "run/recipe.toml").write_text(longer)
-    back = train(read_recipe(folder / "run/recipe.toml"), folder / "run", resume=True, display=False)
+    longer = read_recipe(folder / "run/recipe.toml", ["training.updates=5"])
+    back = train(longer, folder / "run", resume=True, display=False)
     assert back.updates == 5
     assert_same_weights(whole.run, folder / "run")
     shutil.rmtree(folder / "run/checkpoints/update_00005")  # the one before was saved by one process

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from test_readme import parse
 
 TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
 BLOCK = re.compile(r'```(\w+)(?: title="([^"]+)")?\n(.*?)```', re.DOTALL)
@@ -57,6 +58,7 @@ def test_own_prompts_and_reward(cli, tmp_path, monkeypatch):
     assert Path("after.png").stat().st_size > 1000
 
 
+@pytest.mark.long
 def test_a_sweep(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = {title: text for _, title, text in blocks("sweep.md")}["steps.toml"]
@@ -79,11 +81,22 @@ def _reading(page):
     return read_text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["papers-run.md", "cluster.md"])
 def test_what_runs_without_the_hardware(name, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = follow(name, cli)
     assert any("GiB" in out for out in said.values())
+
+
+@pytest.mark.parametrize("path", sorted(TUTORIALS.glob("*.md")), ids=lambda path: path.name)
+def test_every_call_is_one_that_the_command_line_takes(path):
+    lines = [line for _, title, text in blocks(path.name) if not title for line in text.splitlines()]
+    found = [re.search(r"(?:^maskrl|-m maskrl --) ([^\\$>]+?)(?: #.*)?$", line) for line in lines]
+    calls = [call[1] for call in found if call]
+    assert calls
+    for call in calls:
+        parse(shlex.split(call))
 
 
 def test_every_tutorial_is_followed():

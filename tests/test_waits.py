@@ -73,7 +73,11 @@ def waits(call):
 
 def set_up_with(*changes):
     small = ("training.device=cpu", "eval=", "training.prompts_per_update=2", "grpo.group_size=2")
-    return set_up(read_recipe("shapes_clip", [*small, "filter={ name = 'keep_all' }", *changes]))
+    return set_up(
+        read_recipe(
+            "shapes_clip", [*small, "filter={ name = 'keep_all' }", "reducer={ name = 'none' }", *changes]
+        )
+    )
 
 
 def more(few, many):
