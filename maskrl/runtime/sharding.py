@@ -49,7 +49,7 @@ class Sharded(Wrapper):
         self._placement, self._root = placement, _Root(inner.module)
         try:
             _divide(self._root, inner, placement)
-        except (ValueError, NotImplementedError) as error:
+        except (ValueError, NotImplementedError) as error:  # FSDP2's, of parameters that it cannot divide
             raise RecipeError(
                 f"parallel.strategy = 'shard': the network of {type(inner.unwrapped()).__name__} cannot be divided"
                 f" ({str(error).partition(chr(10))[0]}); choose 'replicate'"
