@@ -255,13 +255,12 @@ class Trajectory:
 
     Attributes:
         state, proposals, reveal_rank: Long [B, T, N]; floored: Bool [B, T, N]; as in :class:`Transition`.
-        threshold: Float [B, T].
-        tau: Float [T].
-        tokens: Long [B, N], every position a code.
-        entropy: Float [B, T], nats: mean entropy of p over the masked positions.
+        threshold: Float [B, T]; tau: Float [T].
+        tokens: Long [B, N], all codes; entropy: Float [B, T], nats: mean entropy of p over the masked positions.
         mask_id: the token that means "masked".
         sets: uint8 [B, T, N, ceil(V / 8)], as in :class:`Transition`.
         completions: Long [B, T, N], each state filled up with the likeliest codes; [B, T, 0] or None: not recorded.
+        revealed_in: Long [B, N], the step that painted each code; logp: Float [B, N], nats, its log p then; or None.
     """
 
     state: Tensor
@@ -275,6 +274,8 @@ class Trajectory:
     mask_id: int
     sets: Tensor | None = None
     completions: Tensor | None = None
+    revealed_in: Tensor | None = None
+    logp: Tensor | None = None
 
     @property
     def num_images(self) -> int:

@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from written_runs import measure, paint, update, write_run
+from written_runs import film, measure, paint, update, write_run
 
 from maskrl.report.page import write
 from maskrl.report.watching import server
@@ -41,6 +41,7 @@ def page(tmp_path_factory):
     ]
     for folder in folders:
         paint(folder, "before", "update_00025", "after", "before_after", size=(930, 500))
+        film(folder, prompt=LONG)
         for label, guidance in (("beauty", 1.0), ("beauty_" + 40 * "x", 3.0)):
             measure(folder, label, "before", {"beauty": 0.3, "a_long_task_" + 40 * "y": 0.5}, guidance)
             measure(folder, label, "after", {"beauty": 0.5, "a_long_task_" + 40 * "y": 0.4}, guidance)
@@ -94,6 +95,40 @@ def test_the_slider_and_the_curves_answer_to_keys(tab):
     chart.focus()
     tab.keyboard.press("ArrowLeft")
     assert chart.locator("output").inner_text().startswith("update 29:")
+
+
+COLOURS = """(canvas) => {
+  const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return [...Array(16).keys()].map((i) => {
+    const at = 4 * ((5 + 16 * Math.floor(i / 4)) * canvas.width + 5 + 16 * (i % 4));
+    return [...pixels.slice(at, at + 4)].join(" ");
+  });
+}"""
+
+
+def test_the_film_answers_to_keys_and_shows_each_token_from_its_step_on(tab):
+    tab, _ = tab
+    slider, tokens = tab.locator("#film-0"), tab.locator("#films-0 canvas.tokens").first
+    veil = tab.locator("#films-0 canvas.veil").first
+    slider.press("Home")
+    (masked,) = set(tokens.evaluate(COLOURS))
+    assert set(veil.evaluate(COLOURS)) == {masked}
+    slider.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "step 1 of 3"
+    there = [token % 3 == 0 for token in range(16)]
+    assert [colour != masked for colour in tokens.evaluate(COLOURS)] == there
+    assert [colour == "0 0 0 0" for colour in veil.evaluate(COLOURS)] == there
+    slider.press("End")
+    confident = tokens.evaluate(COLOURS)
+    assert masked not in confident
+    assert len(set(confident)) == 7
+    tab.locator("#films-0 input[type=radio]").first.press("ArrowRight")
+    parts = tokens.evaluate(COLOURS)
+    assert parts != confident
+    assert parts[0] == parts[7] == parts[14]  # p = 1: nothing to learn
+    worst = tab.locator("#films-0 canvas.tokens").nth(1).evaluate(COLOURS)
+    assert worst[0] == parts[0]
+    assert worst[6] != parts[6]
 
 
 def test_a_page_that_is_watched_follows_the_run_and_keeps_what_one_looks_at(chromium, tmp_path):

@@ -180,3 +180,10 @@ def geneval_prompts() -> str:
             json.dumps({"text": f"{tag} {a} {b}", "tag": tag, "include": inc}) for tag, inc in tasks.items()
         ]
     return "\n".join(lines)
+
+
+class Blue(RewardModel):
+    """Counts blue tiles: what falls when red ones are taught."""
+
+    def score(self, images, prompts):
+        return ((images[:, 2] > 0.5) & (images[:, 0] < 0.5)).float().mean(dim=(1, 2))

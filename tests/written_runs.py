@@ -77,3 +77,23 @@ def paint(folder, *names, size=(640, 480)):
     noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
     for name in names:
         Image.fromarray(noise).save(folder / "samples" / f"{name}.png")
+
+
+def film(folder, side=4, steps=3, prompt="a red circle"):
+    """Write the groups of update 1, two of four images, and the films of two of each; tokens in a square."""
+    (folder / "groups").mkdir(exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 255, (128, 256, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "groups" / "update_00001.png")
+    films = [
+        {
+            "image": image,
+            "revealed_in": [token % steps for token in range(side * side)],
+            "logp": [-0.2 * (token % 7) for token in range(side * side)],
+            "lesson": [lesson] * steps,
+        }
+        for image, lesson in ((0, 1.5), (3, -1.5))
+    ]
+    group = {"prompt": prompt, "rewards": [4.0, 3.0, 2.0, 1.0], "advantages": [1.5, 0.5, -0.5, -1.5]}
+    record = {"update": 1, "width": 64, "height": 64, "grid": [side, side]}
+    groups = [{**group, "kept": True, "films": films} for _ in range(2)]
+    (folder / "groups" / "update_00001.json").write_text(json.dumps({**record, "groups": groups}))

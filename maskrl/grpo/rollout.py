@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from maskrl.grpo.positions import POSITION_POLICIES, SCORES
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.grpo.tables import look_up
 from maskrl.grpo.temperature import temperatures
-from maskrl.grpo.unmask import Rule, Unmasked, unmask
+from maskrl.grpo.unmask import RECORDED, Rule, unmask
 from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.places import Places
 from maskrl.types import StepIndex, Stream, Trajectory
@@ -52,6 +52,7 @@ def rollout(
     device = next(generator.module.parameters()).device
     noise_BT2N = _noise(streams, num_steps, spec.num_tokens).to(device)
     tokens_BN = torch.full((len(streams), spec.num_tokens), spec.mask_id, device=device)
+    step_BN, logp_BN = torch.zeros_like(tokens_BN), torch.zeros(tokens_BN.shape, device=device)
     steps = []
     with casting_once(device):
         condition = answers.prefill(generator, condition)
@@ -70,10 +71,18 @@ def rollout(
                 record_completions=record_completions,
             )
             steps.append(made)
-            tokens_BN = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, tokens_BN)
-    record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
-    tau_T = torch.tensor(taus, dtype=torch.float32, device=device)
-    return Trajectory(tau=tau_T, tokens=tokens_BN, mask_id=spec.mask_id, **record)
+            revealed_BN = made.reveal_rank >= 0
+            tokens_BN = torch.where(revealed_BN, made.proposals, tokens_BN)
+            step_BN = torch.where(revealed_BN, t, step_BN)
+            logp_BN = torch.where(revealed_BN, made.logp, logp_BN)
+    return Trajectory(
+        **{name: torch.stack([getattr(step, name) for step in steps], dim=1) for name in RECORDED},
+        tau=torch.tensor(taus, dtype=torch.float32, device=device),
+        tokens=tokens_BN,
+        mask_id=spec.mask_id,
+        revealed_in=step_BN,
+        logp=logp_BN,
+    )
 
 
 def _rule(
@@ -106,12 +115,13 @@ def _rule(
 def join(trajectories: Sequence[Trajectory]) -> Trajectory:
     """Put images of the same T side by side, in order."""
     first = trajectories[0]
-    columns = {f.name: [getattr(t, f.name) for t in trajectories] for f in fields(Unmasked)}
+    names = [name for name in vars(first) if name not in ("tau", "mask_id")]
+    columns = {name: [getattr(t, name) for t in trajectories] for name in names}
     record = {  # where one has no ``sets``, all have none
-        name: torch.cat(parts) for name, parts in columns.items() if all(part is not None for part in parts)
+        name: torch.cat(parts) if all(part is not None for part in parts) else None
+        for name, parts in columns.items()
     }
-    tokens = torch.cat([t.tokens for t in trajectories])
-    return Trajectory(tau=first.tau, tokens=tokens, mask_id=first.mask_id, **record)
+    return replace(first, **record)
 
 
 def _noise(streams: Sequence[Stream], num_steps: int, num_tokens: int) -> Tensor:

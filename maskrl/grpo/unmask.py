@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import torch
@@ -46,7 +46,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Unmasked:
-    """What one step of :func:`rollout` did; the fields are those of :class:`maskrl.types.Trajectory`."""
+    """What one step of :func:`rollout` did; the fields are those of :class:`maskrl.types.Trajectory`.
+
+    But ``logp``: Float [B, N], nats, is of every proposal, 0 where nothing was masked.
+    """
 
     state: Tensor
     proposals: Tensor
@@ -54,8 +57,12 @@ class Unmasked:
     floored: Tensor
     threshold: Tensor
     entropy: Tensor
+    logp: Tensor
     sets: Tensor
     completions: Tensor
+
+
+RECORDED = tuple(field.name for field in fields(Unmasked) if field.name != "logp")  # of a step, as it is
 
 
 def unmask(
@@ -110,6 +117,7 @@ def unmask(
         # fp64, so that its logarithm rounds back to the very log p that set it
         threshold=threshold_B.double().exp(),
         entropy=entropy_M.view(len(state), -1).mean(dim=1),
+        logp=places.unpack(logp_M, 0.0),
         sets=places.unpack(sets_MW, 0),
         completions=state.masked_scatter(places.mask, logits.argmax(dim=-1))
         if record_completions

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from maskrl.report.charts import short
+from maskrl.report.films import Film, read_film
 from maskrl.training.groups import FOLDER
 
 MOST_EXTREMES = 6  # images shown as the best, and as the worst
@@ -39,6 +40,7 @@ class Group:
     update: int
     kept: bool
     images: Sequence[Painted]
+    films: Sequence[tuple[Painted, Film]]
 
 
 def recorded_groups(run: Path) -> list[Group]:
@@ -70,14 +72,20 @@ def _read(path: Path) -> list[Group]:
         sheet.load()
         size = record["width"], record["height"]
         return [
-            Group(
-                str(group["prompt"]),
-                record["update"],
-                group["kept"],
-                list(_images(sheet, row, group, record, size)),
-            )
+            _group(group, record, list(_images(sheet, row, group, record, size)))
             for row, group in enumerate(record["groups"])
         ]
+
+
+def _group(group: Any, record: Any, images: Sequence[Painted]) -> Group:
+    films = [read_film(film, record["grid"]) for film in group.get("films", ())]
+    return Group(
+        prompt=str(group["prompt"]),
+        update=record["update"],
+        kept=group["kept"],
+        images=images,
+        films=[(images[film.image], film) for film in films],
+    )
 
 
 def _images(

@@ -34,6 +34,8 @@ class Part:
     sheets: Sequence[pictures.Picture]
     pair: pictures.Picture | None
     groups: Sequence[Group]
+    steps: int
+    has_parts: bool
     best: Sequence[Painted]
     worst: Sequence[Painted]
     constants: dict[str, str]
@@ -81,6 +83,8 @@ def part(run: RunFolder, against: str | None) -> Part:
     """Put together what the page says of a run."""
     recorded = recorded_groups(run.folder)
     best, worst = extremes(recorded)
+    last = newest(recorded)
+    films = [film for group in last for _, film in group.films]
     return Part(
         run=run,
         facts=facts(run),
@@ -90,7 +94,9 @@ def part(run: RunFolder, against: str | None) -> Part:
         tables=measured.tables(run),
         sheets=pictures.sheets(run.folder),
         pair=pictures.before_after(run.folder),
-        groups=newest(recorded),
+        groups=last,
+        steps=max((film.steps for film in films), default=0),
+        has_parts=all(film.part is not None for film in films),
         best=best,
         worst=worst,
         constants={title: charts.short(value) for title, value in constants(run).items()},

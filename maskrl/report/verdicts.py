@@ -66,10 +66,16 @@ def too_few(run: RunFolder) -> Iterator[Verdict]:
         yield Verdict(NOTE, f"{updates} made: too few to tell a trend.")
 
 
+def failed(run: RunFolder) -> Iterator[Verdict]:
+    """Say the error that ended it."""
+    if reason := _error(run):
+        yield Verdict(TROUBLE, f"It ended with an error: {reason}")
+
+
 def unfinished(run: RunFolder) -> Iterator[Verdict]:
     """Say that fewer updates were made than planned."""
     made, planned = last_update(run), run.setting("training.updates")
-    if planned is not None and 0 < made < planned and not run.after:
+    if planned is not None and 0 < made < planned and not run.after and not _error(run):
         yield Verdict(LOOK, f"{made} of {planned} updates are made: it goes on, or was stopped.")
 
 
@@ -217,7 +223,7 @@ def gradient(run: RunFolder) -> Iterator[Verdict]:
 
 
 VERDICTS: Sequence[Callable[[RunFolder], Iterator[Verdict]]] = (
-    *(unreadable, too_few, no_numbers, unfinished, resumed, not_evaluated),
+    *(unreadable, failed, too_few, no_numbers, unfinished, resumed, not_evaluated),
     *(reward, hacked, disagreement, diversity, spread, ratio, skipped, gradient),
 )
 
@@ -236,6 +242,10 @@ def by_weight(said: Sequence[Verdict]) -> list[Verdict]:
 def last_update(run: RunFolder) -> int:
     """Return how many updates the run has made."""
     return max((row["update"] for row in (*run.updates, *run.evals)), default=0)
+
+
+def _error(run: RunFolder) -> str | None:
+    return run.starts[-1].get("ended") if run.starts else None
 
 
 def _held_out(run: RunFolder, suffix: str = "") -> list[str]:

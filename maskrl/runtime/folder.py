@@ -248,6 +248,13 @@ def note_saved(run: Path, update: int) -> None:
         write_record(run, {**record, "saved": update})
 
 
+def note_end(run: Path, reason: str) -> None:
+    """Remember the error that ended this start of a run, for those who look at it later."""
+    record = read_record(run)
+    *before, last = record["starts"]
+    write_record(run, {**record, "starts": [*before, {**last, "ended": reason}]})
+
+
 def check_saved(run: Path, checkpoint_every: int, last_update: int) -> None:
     """Refuse to begin anew what has been saved and cannot be found: ``last_update`` is the newest row's.
 

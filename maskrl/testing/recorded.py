@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import torch
 from torch import Tensor
 
 from maskrl.grpo.rollout import join
-from maskrl.grpo.unmask import Rule, Unmasked, unmask
+from maskrl.grpo.unmask import RECORDED, Rule, Unmasked, unmask
 from maskrl.types import Stream, Trajectory, Transition
 
 
@@ -52,5 +50,5 @@ def _row(row: int, num_tokens: int, num_codes: int, record_sets: bool) -> Trajec
         logits = _drawn(row, t, num_tokens, num_codes)[state[0] == mask_id]
         steps.append(unmask(logits, state, uniform, Rule(count, float(taus[t])), mask_id, record_sets))
         state = torch.where(steps[-1].reveal_rank >= 0, steps[-1].proposals, state)
-    record = {f.name: torch.stack([getattr(step, f.name) for step in steps], dim=1) for f in fields(Unmasked)}
+    record = {name: torch.stack([getattr(step, name) for step in steps], dim=1) for name in RECORDED}
     return Trajectory(tau=taus, tokens=state, mask_id=mask_id, **record)

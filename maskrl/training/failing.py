@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
 from maskrl.asking import asking
-from maskrl.errors import TrainingError
+from maskrl.errors import MaskRLError, TrainingError
 from maskrl.grpo import answers
+from maskrl.runtime.folder import note_end
 from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
 
@@ -39,6 +41,18 @@ def rescuing(setup: Setup, rescue: Callable[[], None]) -> Iterator[None]:
         raise
     finally:
         hook.remove()
+
+
+@contextmanager
+def remembering(run: Path, is_main: bool) -> Iterator[None]:
+    """Write an error that ends a run into its record; ``is_main``: whether this process writes."""
+    try:
+        yield
+    except MaskRLError as error:
+        if is_main:
+            with suppress(MaskRLError):  # a disk that is full is what the error says already
+                note_end(run, str(error))
+        raise
 
 
 @contextmanager

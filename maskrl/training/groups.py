@@ -14,6 +14,7 @@ from maskrl import files
 from maskrl.grpo.batch import Batch
 from maskrl.pixels import to_bytes
 from maskrl.runtime.checkpoint import name
+from maskrl.training.film import films
 
 FOLDER = "groups"
 MOST_GROUPS = 4  # of an update
@@ -22,13 +23,19 @@ LARGEST = 128  # pixels of an image's longer side
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """Writes the first groups of every ``every``-th update; ``is_main``: whether this process writes."""
+    """Writes the first groups of every ``every``-th update.
+
+    ``is_main``: whether this process writes; ``grid``: rows and columns of an image's tokens, or None.
+    """
 
     every: int
     is_main: bool
+    grid: tuple[int, int] | None
 
     def save_if_due(self, run: Path, batch: Batch) -> None:
         """Write ``groups/update_NNNNN.png``, a row for each group, and beside it what is known of the images.
+
+        Of two of each group, how they were unmasked: :func:`maskrl.training.film.films`.
 
         Raises:
             TrainingError: the place cannot be written.
@@ -48,10 +55,17 @@ class GroupRecord:
                 "rewards": batch.rewards[p].tolist(),
                 "advantages": batch.adv[p].tolist(),
                 "kept": bool(batch.keep[p]),
+                "films": films(batch, p),
             }
             for p in range(shown)
         ]
-        record = {"update": update, "width": cell[0], "height": cell[1], "groups": about}
+        record = {
+            "update": update,
+            "width": cell[0],
+            "height": cell[1],
+            "grid": self.grid,
+            "groups": about,
+        }
         files.write_text(path.with_suffix(".json"), json.dumps(record) + "\n")
 
 

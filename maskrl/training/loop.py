@@ -22,7 +22,7 @@ from maskrl.runtime.metrics import MetricsLog, last_update
 from maskrl.training.best_guidance import best_of
 from maskrl.training.display import Display
 from maskrl.training.evaluating import RunEvaluation, alike, row_of, run_together
-from maskrl.training.failing import memory, rescuing
+from maskrl.training.failing import memory, remembering, rescuing
 from maskrl.training.lessons import Lessons
 from maskrl.training.opening import (
     about,
@@ -95,7 +95,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
         stop = stack.enter_context(Stop(is_silent=not placement.is_main))
         for line in said:
             screen.say(line)
-        with memory(progress), placement.meeting():
+        with remembering(folder, placement.is_main), memory(progress), placement.meeting():
             result = _Run(recipe, folder, setup, progress, log, screen, stop).go(checkpoint)
     placement.leave()
     return result

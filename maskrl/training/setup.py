@@ -157,7 +157,7 @@ def set_up(recipe: Recipe) -> Setup:
             judge.check(tuple(prompts))  # theirs to look at, not to sort
     return Setup(
         *(placement, actor, learner, state, share, prompts, learning_rate, sheets, evaluations, held_out),
-        GroupRecord(recipe.tracking.samples_every, placement.is_main),
+        GroupRecord(recipe.tracking.samples_every, placement.is_main, generator.spec.grid),
         *(average, early_stop, networks.is_sharded),
     )
 
