@@ -4,6 +4,7 @@ A command parses, and the recipes, studies, cards, components and settings that 
 """
 
 import ast
+import json
 import re
 import shlex
 import textwrap
@@ -19,7 +20,7 @@ from maskrl import registry
 from maskrl.cli import app
 from maskrl.component import Needs
 from maskrl.errors import RecipeError
-from maskrl.recipe import read_recipe
+from maskrl.recipe import SECTIONS, Recipe, read_recipe
 from maskrl.recipes_at_hand import locate_recipe
 from maskrl.reproductions.card import read_card
 
@@ -47,6 +48,10 @@ UNREAD = {  # settings that only their own page's files explain
     "prompts.train=prompts.txt": "written by the page; test_tutorials.py runs it",
     'reward={ name = "redness.py:Redness" }': "written by the page; test_tutorials.py runs it",
 }
+STUDIES = (
+    "docs/quickstart.md",
+    "docs/tutorials/sweep.md",
+)  # which have blocks of settings that are no recipe's
 PLACEHOLDERS = ("FILE", "FOLDER", "DIR")  # what a reader puts in place of them is theirs
 
 
@@ -176,8 +181,37 @@ def test_python_is_python(block):
 @pytest.mark.parametrize(
     "block", [one for one in BLOCKS if one.language == "toml"], ids=lambda one: one.where
 )
-def test_toml_is_toml(block):
-    tomllib.loads(block.text)
+def test_toml_is_toml_and_its_settings_are_a_recipes(block):
+    read_settings(block)
+
+
+def read_settings(block):
+    """Read a block's settings as overrides of a recipe; what components make of theirs is not looked at."""
+    sections = {key: value for key, value in tomllib.loads(block.text).items() if isinstance(value, dict)}
+    if set(sections) - set(Recipe.model_fields):
+        assert block.page in STUDIES, (block.where, sections)
+        return
+    plain = [
+        f"{section}.{key}={inline(value)}"
+        for section, settings in sections.items()
+        for key, value in settings.items()
+        if section not in SECTIONS
+    ]
+    read_recipe("shapes_clip", plain, Needs((), ()))
+
+
+def inline(value):
+    """Write a value as TOML in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {inline(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize("text", ["[grpo]\ngroup_siz = 4\n", '[ema]\ndecay = "much"\n'])
+def test_a_planted_setting_is_seen(text):
+    (block,) = blocks_of("page.md", f"```toml\n{text}```\n")
+    with pytest.raises(RecipeError):
+        read_settings(block)
 
 
 def test_what_other_programs_are_told_is_there():

@@ -49,5 +49,6 @@ def test_the_image_beside_a_reward_is_its_own(tmp_path):
     ((blue, red),) = (group.images for group in recorded_groups(tmp_path))
     assert blue.address != red.address
     assert (blue.reward, red.reward, red.advantage) == ("0", "1", "+1")
+    assert (blue.change, red.change) == ("worse", "better")
     (folder / "update_00001.png").write_bytes((folder / "update_00001.png").read_bytes()[:40])
     assert recorded_groups(tmp_path) == []

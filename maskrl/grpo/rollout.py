@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +118,7 @@ def join(trajectories: Sequence[Trajectory]) -> Trajectory:
     first = trajectories[0]
     names = [name for name in vars(first) if name not in ("tau", "mask_id")]
     columns = {name: [getattr(t, name) for t in trajectories] for name in names}
-    record = {  # where one has no ``sets``, all have none
+    record: dict[str, Any] = {  # where one has no ``sets``, all have none
         name: torch.cat(parts) if all(part is not None for part in parts) else None
         for name, parts in columns.items()
     }

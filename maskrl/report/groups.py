@@ -21,7 +21,7 @@ MOST_EXTREMES = 6  # images shown as the best, and as the worst
 
 @dataclass(frozen=True)
 class Painted:
-    """An image that was learnt from, as the page shows it."""
+    """An image that was learnt from, as the page shows it; ``change`` is "better", "worse", or "" where neither."""
 
     prompt: str
     update: int
@@ -29,7 +29,7 @@ class Painted:
     value: float
     reward: str
     advantage: str
-    is_better: bool
+    change: str
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,5 @@ def _images(
             value=float(reward),
             reward=short(reward),
             advantage=("+" if advantage > 0 else "") + short(advantage),
-            is_better=advantage > 0,
+            change="better" if advantage > 0 else "worse" if advantage < 0 else "",
         )

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from maskrl import __version__, files
+from maskrl.registry import is_local
 from maskrl.report import charts, measured, pictures
 from maskrl.report.curves import HEADINGS, constants, curves
 from maskrl.report.groups import Group, Painted, extremes, newest, recorded_groups
@@ -117,7 +118,7 @@ def facts(run: RunFolder) -> list[tuple[str, str]]:
         ("Transition", "transition.name"),
     ):
         if name := run.setting(key):
-            found.append((title, str(name)))
+            found.append((title, Path(name).name if is_local(name) else name))
     if group := run.setting("grpo.group_size"):
         found.append(("Images an update", f"{run.setting('training.prompts_per_update')} × {group}"))  # noqa: RUF001
     if run.starts:

@@ -80,7 +80,7 @@ function paint(canvas, film, now, fill, inks) {
 function project(reel) {
   const slider = reel.querySelector("input[type=range]"), shown = reel.querySelector("output"), last = Number(slider.max);
   const figures = [...reel.querySelectorAll(".film")], films = figures.map((figure) => JSON.parse(figure.dataset.film));
-  const reach = Math.max(1e-9, ...films.flatMap((film) => (film.part ?? []).map(Math.abs)));
+  const reach = Math.max(...films.flatMap((film) => (film.part ?? [0]).map(Math.abs))) || 1;
   const mean = (values) => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
   const digits = (value) => value.toPrecision(2).replace("-", "\u2212"), signed = (value) => (value > 0 ? "+" : "") + digits(value);
   const scaled = {
