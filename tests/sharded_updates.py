@@ -75,6 +75,7 @@ COMMON = (
     f"generator.name={HERE}:Double",
     f"reward={{ name = '{HERE}:Bright' }}",
     "filter={ name = 'keep_all' }",
+    "reducer={ name = 'none' }",
     "eval=",
     "grpo.group_size=2",
     "grpo.num_steps=2",
