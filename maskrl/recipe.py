@@ -112,6 +112,12 @@ class Recipe(ComponentConfig):
                 "parallel.strategy = 'shard' with training.optimizer = 'adamw_8bit': bitsandbytes does not know"
                 " divided weights; choose 'adamw', whose moments are divided too"
             )
+        if self.parallel.strategy == "shard" and self.training.max_staleness:
+            raise ValueError(
+                "parallel.strategy = 'shard' with training.max_staleness = 1: a divided network is gathered by all"
+                " processes in one order, so it cannot paint and learn at a time; choose 'replicate', or"
+                " max_staleness = 0"
+            )
         return self
 
     @model_validator(mode="after")

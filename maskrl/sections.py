@@ -127,6 +127,9 @@ class TrainingConfig(ComponentConfig):
     matrices alone, no biases and no norms. ``max_seconds`` stops a run cleanly; ``max_skipped`` ends it, as an error,
     after so many updates in a row that taught nothing (None: that is said, and the run goes on).
 
+    ``max_staleness`` is by how many updates the weights that paint may be behind those that learn: at 1 the batch of
+    the next update is painted while this one is learnt from, at 0 each is painted by the weights that learn from it.
+
     ``schedule_updates`` is where ``lr_schedule`` would end (None: with the last of ``updates``): a run may stop before.
     """
 
@@ -137,6 +140,7 @@ class TrainingConfig(ComponentConfig):
     rollout_batch: int | None = Field(default=None, ge=1)
     reward_batch: int | None = Field(default=None, ge=1)
     overlap_reward: bool = False
+    max_staleness: int = Field(default=0, ge=0)
     learning_rate: float = Field(gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -159,6 +163,18 @@ class TrainingConfig(ComponentConfig):
         if self.overlap_reward and self.rollout_batch is None:
             raise ValueError(
                 "overlap_reward needs portions: set rollout_batch to fewer images than an update has"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _paints_ahead(self) -> Self:
+        if self.max_staleness > 1:
+            raise ValueError(
+                f"max_staleness = {self.max_staleness}: one batch is painted ahead, never more; choose 0 or 1"
+            )
+        if self.max_staleness and self.compile:
+            raise ValueError(
+                "max_staleness = 1 with compile = true: layers are not compiled in two threads at a time; leave one out"
             )
         return self
 

@@ -162,7 +162,7 @@ def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps:
     """Score the steps that teach, Long [k], under the weights that painted: Float [B, k]; None: not asked for."""
     if not (actor.record_logp and len(steps)):
         return None
-    device, size = trajectory.state.device, actor.portions.rollout_batch
+    device, size = trajectory.state.device, actor.portions.record_batch or actor.portions.rollout_batch
     rows_K = torch.arange(trajectory.num_images, device=device).repeat_interleave(len(steps))
     steps_K = steps.to(device).repeat(trajectory.num_images)
     found = []

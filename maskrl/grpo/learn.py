@@ -66,7 +66,8 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     Returns:
         Metrics of the last pass, over all processes. ``loss`` is about 0 at ratio 1 by construction: there,
         only its gradient informs. ``skipped`` is 1 if the filter kept no group, or the reducer took greedy steps
-        alone; then no weight moves.
+        alone; then no weight moves. Of a batch with recorded log-probabilities ``drift`` and ``drift_kl`` say how far
+        the policy had moved since it was painted.
 
     Raises:
         TrainingError: a loss or a gradient that is not finite: the weights are then still sound; weights that are
@@ -82,11 +83,13 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     base = learner.reference if config.kl_coef and num_images else None
     reference = encode(base, batch.prompts) if base else None
     old_logp = _recorded(learner, batch, pairs) if num_images else None
-    metrics = dict(NOTHING_LEARNT)
-    for _ in range(config.num_updates if num_images else 0):
+    metrics, drift = dict(NOTHING_LEARNT), dict(NO_DRIFT)
+    for number in range(config.num_updates if num_images else 0):
         learner.optimizer.zero_grad(set_to_none=True)
         with casting_once(pairs.rows.device):
             scores = _accumulate(learner, batch, pairs, old_logp, reference, num_images)
+        if number == 0 and batch.old_logp is not None:
+            drift = _drift(learner, pairs, scores)
         old_logp = scores.logp if old_logp is None else old_logp
         summary = _summary(learner, pairs, scores, num_images)
         summary["policy_gap"] = max(summary["policy_gap"], metrics["policy_gap"])  # of the first pass
@@ -95,7 +98,8 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     metrics["learning_rate"] = float(learner.optimizer.param_groups[0]["lr"])
     if learner.lr_scheduler is not None:
         learner.lr_scheduler.step()
-    return metrics | {"seconds_update": perf_counter() - started, "skipped": float(num_images == 0)}
+    metrics |= {"seconds_update": perf_counter() - started, "skipped": float(num_images == 0)}
+    return metrics if batch.old_logp is None else metrics | drift
 
 
 NOTHING_LEARNT = {
@@ -108,6 +112,7 @@ NOTHING_LEARNT = {
     "policy_gap": 0.0,
     "grad_norm": 0.0,
 }
+NO_DRIFT = {"drift": 0.0, "drift_kl": 0.0}
 
 
 def _recorded(learner: Learner, batch: Batch, pairs: Pairs) -> Tensor | None:
@@ -260,6 +265,17 @@ def _check_weights(learner: Learner, params: list[Tensor], update: int) -> None:
         f"update {update}: the step has left weights that are not finite in {named.get(id(wrong), 'a parameter')!r}"
         f" (learning rate {learner.optimizer.param_groups[0]['lr']:g}); lower the learning rate, or the weight decay"
     )
+
+
+def _drift(learner: Learner, pairs: Pairs, scores: Scores) -> dict[str, float]:
+    """Measure how far the policy is from the one that painted, nats a step: mean |log ratio|, and a KL.
+
+    KL(painter || policy) is estimated from what was painted: the mean of ratio - 1 - log ratio.
+    """
+    table = learner.process.gather(torch.stack([pairs.kept.double(), scores.ratio.double()], dim=1))
+    ratio_K = table[table[:, 0] > 0][:, 1]
+    log_K = ratio_K.log()
+    return {"drift": float(log_K.abs().mean()), "drift_kl": float((ratio_K - 1 - log_K).mean())}
 
 
 def _summary(learner: Learner, pairs: Pairs, scores: Scores, num_images: int) -> dict[str, float]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 
-class Process(Protocol):
-    """This process among the ``world_size`` that make an update together, ``rank`` in [0, world_size)."""
+class Peers(Protocol):
+    """This process among the ``world_size`` that paint a batch together, ``rank`` in [0, world_size)."""
 
     @property
     def rank(self) -> int: ...  # noqa: D102
@@ -25,6 +25,10 @@ class Process(Protocol):
 
     def sum(self, value: Tensor) -> Tensor:
         """Add up over the processes."""
+
+
+class Process(Peers, Protocol):
+    """This process among those that make an update together."""
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add up the processes' gradients, in place: their *sum*, not their mean."""
@@ -62,7 +66,7 @@ class SingleProcess:
         """Nobody is waited for."""
 
 
-def pad_to_equal_count(wanted: Tensor, process: Process) -> list[int]:
+def pad_to_equal_count(wanted: Tensor, process: Peers) -> list[int]:
     """Choose this process's groups so that every process runs as many.
 
     Args:
@@ -78,6 +82,6 @@ def pad_to_equal_count(wanted: Tensor, process: Process) -> list[int]:
     return order
 
 
-def on_any(process: Process, found: bool, device: torch.device) -> bool:
+def on_any(process: Peers, found: bool, device: torch.device) -> bool:
     """Say whether something was found on any process: all of them then refuse together, and none waits for others."""
     return bool(process.sum(torch.tensor(float(found), device=device)))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-from maskrl.asking import asking
 from maskrl.errors import MaskRLError, TrainingError
-from maskrl.grpo import answers
 from maskrl.runtime.folder import note_end
 from maskrl.training.setup import Setup
 from maskrl.training.state import Progress
@@ -22,9 +19,9 @@ def rescuing(setup: Setup, rescue: Callable[[], None]) -> Iterator[None]:
     """Call ``rescue`` if what is inside fails before it has moved a weight: then all is as it was before the update.
 
     The filter's history is put back first. After a step of the optimizer there is nothing sound to save: with several
-    steps an update, half of it would be learnt.
+    steps an update, half of it would be learnt. Nor is there where batches are painted ahead and the next one is begun.
     """
-    history, steps = copy.deepcopy(answers.filter_state(setup.actor.filter)), 0
+    back, steps = setup.rollouts.mark(), 0
 
     def count(*_: object) -> None:
         nonlocal steps
@@ -34,9 +31,7 @@ def rescuing(setup: Setup, rescue: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if steps == 0:
-            with asking(setup.actor.filter):
-                setup.actor.filter.load_state_dict(history)
+        if steps == 0 and back():
             rescue()
         raise
     finally:

@@ -72,6 +72,7 @@ def train(recipe: Recipe, run: Path | None, resume: bool, display: bool, name: s
     read = contents(recipe, setup)
     check_same(placement, {**settings(recipe), **read})
     with ExitStack() as stack:
+        stack.callback(setup.rollouts.close)
         said: list[str] = []
 
         def open_run() -> None:

@@ -57,6 +57,12 @@ def build_networks(recipe: Recipe, placement: Placement) -> Networks:
     return Networks(generator, reference, reward, is_sharded)
 
 
+def painting_copy(generator: MaskedGenerator) -> MaskedGenerator:
+    """Copy a generator, to paint while it learns; the frozen weights of ``module`` are shared."""
+    frozen = {id(p): p for p in generator.module.parameters() if not p.requires_grad}
+    return copy.deepcopy(generator, frozen)
+
+
 def frozen_copy(generator: MaskedGenerator) -> MaskedGenerator:
     """Copy a generator as it is now: the reference policy of the KL term."""
     reference = copy.deepcopy(generator)

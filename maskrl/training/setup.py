@@ -36,8 +36,9 @@ from maskrl.training.groups import GroupRecord
 from maskrl.training.held_out import HeldOutRewards
 from maskrl.training.networks import build_networks
 from maskrl.training.pictures import SampleSheets, choose_prompts
+from maskrl.training.rollouts import Rollouts, build_rollouts
 from maskrl.training.schedule import LearningRate
-from maskrl.training.state import HasState, History, Moments, Weights, trained_parameters
+from maskrl.training.state import HasState, Moments, Weights, trained_parameters
 from maskrl.types import Prompt, Stream
 
 
@@ -45,12 +46,13 @@ from maskrl.types import Prompt, Stream
 class Setup:
     """Everything a run needs.
 
-    ``share`` is how many prompts of an update are this process's; ``state`` has what a checkpoint saves, by its names
-    there.
+    ``rollouts`` makes its batches, of which ``share`` prompts are this process's; ``state`` has what a checkpoint
+    saves, by its names there.
     """
 
     placement: Placement
     actor: Actor
+    rollouts: Rollouts
     learner: Learner
     state: Mapping[str, HasState]
     share: int
@@ -138,10 +140,11 @@ def set_up(recipe: Recipe) -> Setup:
         score_batch=training.score_batch or training.micro_batch,
         max_grad_norm=training.max_grad_norm,
     )
+    rollouts = build_rollouts(actor, placement, prompts, share, training)
     state: dict[str, HasState] = {
         PARAMETER: Weights(generator),
         "optimizer": Moments(generator, optimizer),
-        "filter": History(actor.filter),
+        **rollouts.state,
     }
     average = None if recipe.ema is None else Average(generator, recipe.ema)
     if average is not None:
@@ -156,7 +159,8 @@ def set_up(recipe: Recipe) -> Setup:
         with asking(judge):
             judge.check(tuple(prompts))  # theirs to look at, not to sort
     return Setup(
-        *(placement, actor, learner, state, share, prompts, learning_rate, sheets, evaluations, held_out),
+        *(placement, actor, rollouts, learner, state, share, prompts),
+        *(learning_rate, sheets, evaluations, held_out),
         GroupRecord(recipe.tracking.samples_every, placement.is_main, generator.spec.grid),
         *(average, early_stop, networks.is_sharded),
     )

@@ -1,11 +1,10 @@
-"""One update of a run: its prompts, the two verbs of the algorithm, and the held-out rewards between them."""
+"""One update of a run: the two verbs of the algorithm, and the held-out rewards between them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from maskrl.grpo.update import collect, learn
-from maskrl.training.schedule import prompts_of
+from maskrl.grpo.update import learn
 from maskrl.training.setup import Setup
 
 
@@ -18,13 +17,11 @@ def make_update(setup: Setup, update: int, run: Path | None = None) -> dict[str,
         TrainingError: a number is not finite.
         PluginError: a component breaks its contract.
     """
-    count = setup.share * setup.placement.world_size
-    prompts = prompts_of(update, setup.prompts, count, setup.actor.stream)
-    first = setup.placement.rank * setup.share
-    batch = collect(setup.actor, prompts[first : first + setup.share], update)
+    batch = setup.rollouts.take(update)
     held_out = setup.held_out.score_if_due(batch)  # may fail: before a weight moves
     if run is not None:
         setup.groups.save_if_due(run, batch)
+    setup.rollouts.begin(update + 1)
     learnt = learn(setup.learner, batch)
     setup.learner.optimizer.zero_grad(
         set_to_none=True
