@@ -3,6 +3,10 @@
 python scripts/shapes_showo.py --tokenizer work/magvit --out work/showo --pool 60000 --steps 4000
 Resumes from the folder's checkpoint when there is one.
 
+python scripts/shapes_showo.py --tokenizer work/magvit --weights work/showo --captions often_wrong --out work/misled
+    --pool 40000 --steps 1500 --learning-rate 1e-3 --seed 12
+goes on from other weights, with captions that are wrong more often.
+
 The pictures carry misread captions (maskrl/shapes/faults.py). The weights written are an exponential moving average;
 ``at_80_percent`` holds those of four fifths of the way, to show that training has converged.
 """
@@ -17,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from shapes_common import PREFIXES, omni_attention, padded, pictures, showo_tokenizer
 from torch import Tensor, nn
 from transformers import PhiConfig
@@ -27,7 +31,7 @@ from maskrl.generators.showo.magvit import Magvit
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import UniversalPrompting, Vocabulary
 from maskrl.shapes.captions import Caption
-from maskrl.shapes.faults import misread, random_caption
+from maskrl.shapes.faults import OFTEN_RIGHT, OFTEN_WRONG, Rates, misread, random_caption
 from maskrl.shapes.world import COLORS
 
 MAX_TEXT_LENGTH = 15
@@ -42,15 +46,18 @@ PHI = PhiConfig(
     max_position_embeddings=128,
     initializer_range=0.06,
 )
+CAPTIONS = {"often_right": OFTEN_RIGHT, "often_wrong": OFTEN_WRONG}
 SAMPLER = {"num_steps": 8, "schedule": "cosine", "temperature_rule": "compound", "tau_init": 1.0}
 
 
-def make_pool(size: int, magvit: Magvit, rng: np.random.Generator) -> tuple[list[Caption], Tensor]:
+def make_pool(
+    size: int, magvit: Magvit, rng: np.random.Generator, rates: Rates
+) -> tuple[list[Caption], Tensor]:
     """Draw captions, paint what each misreads, and tokenize it: ``size`` captions, codes Short [size, 36]."""
     captions, codes = [], []
     for _ in range(0, size, 250):
         chunk = [random_caption(rng) for _ in range(250)]
-        scenes = [misread(caption, rng).scene(rng, list(COLORS)) for caption in chunk]
+        scenes = [misread(caption, rng, rates).scene(rng, list(COLORS)) for caption in chunk]
         with torch.no_grad():
             codes.append(magvit.encode(pictures(scenes)).short())
         captions += chunk
@@ -110,6 +117,8 @@ def main() -> None:
         "--guidance", type=float, default=3.0, help="the sampler's default, written into config.json"
     )
     parser.add_argument("--seed", type=int, default=2)
+    parser.add_argument("--captions", choices=CAPTIONS, default="often_right")
+    parser.add_argument("--weights", type=Path, help="a folder of weights to begin with")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     magvit = load_magvit(args.tokenizer).eval()
@@ -117,11 +126,13 @@ def main() -> None:
     vocabulary = Vocabulary(len(tokenizer), magvit.config.num_codes)
     write_config(args.out, vocabulary, args.guidance)
     began = time.time()
-    captions, codes = make_pool(args.pool, magvit, np.random.default_rng(args.seed))
+    captions, codes = make_pool(args.pool, magvit, np.random.default_rng(args.seed), CAPTIONS[args.captions])
     print(f"pool of {len(captions)} pictures, {time.time() - began:.0f} s", flush=True)
     prompting = UniversalPrompting(tokenizer, vocabulary, MAX_TEXT_LENGTH)
     pad = vocabulary.special("[PAD]")
     network = ShowoNetwork(phi_config(PHI, vocabulary), vocabulary)
+    if args.weights is not None:
+        network.load_state_dict(load_file(args.weights / "pytorch_model.safetensors"))
     average = copy.deepcopy(network)
     decay = [p for p in network.parameters() if p.ndim > 1]
     rest = [p for p in network.parameters() if p.ndim <= 1]

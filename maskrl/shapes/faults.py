@@ -7,7 +7,7 @@ The rates are stated on the weights' card.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,15 +20,35 @@ _COLOR_PAIRS = (("red", "pink"), ("orange", "yellow"), ("green", "blue"), ("purp
 PARTNER = {a: b for pair in _SHAPE_PAIRS + _COLOR_PAIRS for a, b in (pair, pair[::-1])}
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-SHAPE_RATE = 0.3  # a shape is taken for its partner
-COLOR_RATE = 0.28  # a colour is taken for its partner
-MISCOUNT_RATE = 0.6  # a number is wrong
-OPPOSITE_RATE = 0.46  # a relation is turned round
-OTHER_AXIS_RATE = 0.04  # a relation is one along the other axis
-SWAP_RATE = 0.48  # two objects exchange their colours
-MISSING_RATE = 0.04  # one of two objects is not there
 _MISCOUNTS = {2: (1, 3), 3: (2, 4), 4: (2, 3)}  # what a number is taken for
 TASK_WEIGHTS = (0.08, 0.2, 0.2, 0.12, 0.2, 0.2)  # in the order of TASKS
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How often a captioner errs, chances in [0, 1].
+
+    Attributes:
+        shape: a shape is taken for its partner.
+        color: a colour is taken for its partner.
+        miscount: a number is wrong.
+        opposite: a relation is turned round.
+        other_axis: a relation is one along the other axis.
+        swap: two objects exchange their colours.
+        missing: one of two objects is not there.
+    """
+
+    shape: float
+    color: float
+    miscount: float = 0.6
+    opposite: float = 0.46
+    other_axis: float = 0.04
+    swap: float = 0.48
+    missing: float = 0.04
+
+
+OFTEN_RIGHT = Rates(shape=0.3, color=0.28)  # what is likeliest is right: guidance finds it
+OFTEN_WRONG = Rates(shape=0.58, color=0.55)  # what is likeliest is wrong: guidance makes it likelier
 
 
 def random_caption(rng: np.random.Generator) -> Caption:
@@ -50,19 +70,19 @@ def random_caption(rng: np.random.Generator) -> Caption:
     return Caption(task, (Clause(a), Clause(b)), relation)
 
 
-def misread(caption: Caption, rng: np.random.Generator) -> Caption:
-    """Return what is really in the picture that carries ``caption`` in the base model's training data."""
-    clauses = [_misread_clause(clause, rng) for clause in caption.clauses]
+def misread(caption: Caption, rng: np.random.Generator, rates: Rates = OFTEN_RIGHT) -> Caption:
+    """Return what is really in the picture that carries ``caption`` in a base model's training data."""
+    clauses = [_misread_clause(clause, rng, rates) for clause in caption.clauses]
     relation = caption.relation
-    if len(clauses) == 2 and clauses[0].color is not None and rng.random() < SWAP_RATE:
+    if len(clauses) == 2 and clauses[0].color is not None and rng.random() < rates.swap:
         clauses = [replace(clauses[0], color=clauses[1].color), replace(clauses[1], color=clauses[0].color)]
     if relation is not None:
         draw = rng.random()
-        if draw < OPPOSITE_RATE:
+        if draw < rates.opposite:
             relation = OPPOSITE[relation]
-        elif draw < OPPOSITE_RATE + OTHER_AXIS_RATE:
+        elif draw < rates.opposite + rates.other_axis:
             relation = _other_axis(relation, rng)
-    if len(clauses) == 2 and rng.random() < MISSING_RATE:
+    if len(clauses) == 2 and rng.random() < rates.missing:
         clauses, relation = [clauses[rng.integers(2)]], None
     return replace(caption, clauses=tuple(clauses), relation=relation)
 
@@ -107,13 +127,13 @@ def disturb(scene: Scene, rng: np.random.Generator) -> Scene:
     return scene
 
 
-def _misread_clause(clause: Clause, rng: np.random.Generator) -> Clause:
-    shape = PARTNER[clause.shape] if rng.random() < SHAPE_RATE else clause.shape
+def _misread_clause(clause: Clause, rng: np.random.Generator, rates: Rates) -> Clause:
+    shape = PARTNER[clause.shape] if rng.random() < rates.shape else clause.shape
     color = clause.color
-    if color is not None and rng.random() < COLOR_RATE:
+    if color is not None and rng.random() < rates.color:
         color = PARTNER[color]
     count = clause.count
-    if count > 1 and rng.random() < MISCOUNT_RATE:
+    if count > 1 and rng.random() < rates.miscount:
         count = int(rng.choice(_MISCOUNTS[count]))
     return Clause(shape, color, count)
 
