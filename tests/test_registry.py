@@ -1,5 +1,6 @@
 """Components are found by name in metadata, and every way of not finding one says what to do."""
 
+import importlib.metadata
 import sys
 
 import pytest
@@ -35,6 +36,18 @@ def test_listing_imports_nothing(install):
     install("maskrl-bomb", "raise RuntimeError", {REWARDS: {"bomb": "maskrl_bomb:Bomb"}})
     assert "bomb" in {offer.name for offer in registry.installed()}
     assert "maskrl_bomb" not in sys.modules
+
+
+def test_listing_reads_no_more_of_a_package_than_what_it_offers(install, monkeypatch):
+    install("maskrl-good", GOOD, {REWARDS: {"good": "maskrl_good:Good"}})
+    install("stranger", GOOD, {"strangers": {"good": "stranger:Good"}})
+    whole, read = importlib.metadata.Distribution.metadata.fget, []
+    monkeypatch.setattr(
+        importlib.metadata.Distribution, "metadata", property(lambda d: read.append(d) or whole(d))
+    )
+    offers = [offer.package for offer in registry.installed()]
+    assert "maskrl-good" in offers
+    assert len(read) <= len(set(offers)) + 1  # an editable one can lie there twice
 
 
 def test_unknown_names_the_nearest_and_lists_all(install):
