@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_showo import TINY_PHI, write_checkpoint
+from test_showo import TINY, TINY_MAGVIT, TINY_PHI, write_checkpoint
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import PhiConfig
 
 from maskrl.errors import RecipeError
+from maskrl.generators.showo.cost import measure
+from maskrl.generators.showo.footprint import footprint
 from maskrl.generators.showo.generator import Showo
+from maskrl.generators.showo.network import ShowoNetwork, phi_config
 from maskrl.grpo.unmask import Rule, unmask
 from maskrl.grpo.update import collect, learn
 from maskrl.recipe import read_recipe
 from maskrl.rewards.clip import Clip
-from maskrl.runtime.lora import adapt
+from maskrl.runtime.lora import adapt, adapt_network
 from maskrl.sections import LoraConfig
 from maskrl.training.plan import SAMPLE_BYTES, plan, plan_of
 from maskrl.training.savings import cheaper
@@ -29,7 +33,7 @@ from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import set_up
 from maskrl.training.state import trained_parameters
 from maskrl.training.updating import make_update
-from maskrl.types import Stream
+from maskrl.types import GeneratorSpec, Pass, SamplerDefaults, Stream
 
 FULL_SIZE = (
     'reducer={ name = "none" }',
@@ -216,6 +220,34 @@ def test_the_flops_of_an_update_are_the_planned_ones(setting):
     assert made.stages()["update"] == pytest.approx(counted.get_total_flops(), rel=0.04)
 
 
+DEEP = phi_config(PhiConfig(**{**TINY_PHI.to_dict(), "num_hidden_layers": 7}), TINY)
+SPEC = GeneratorSpec(16, 8, 8, (4, 4), (8, 8), SamplerDefaults(num_steps=4), ("fc1",))
+
+
+@pytest.mark.parametrize(
+    ("bf16", "targets", "texts", "text_tokens"),
+    [
+        (False, [], 1, 5),
+        (True, ["q_proj", "fc1"], 1, 5),
+        (False, ["5.self_attn.q_proj"], 1, 5),
+        (False, [], 2, 30),
+    ],
+)
+def test_what_a_deep_network_takes_is_said_by_shallow_ones(bf16, targets, texts, text_tokens):
+    lora = LoraConfig(rank=2, base_dtype="bf16")
+    run = Pass(
+        rows=4,
+        masked=20,
+        texts=texts,
+        gradient=True,
+        bf16=bf16,
+        checkpointing=True,
+        prepare=lambda network: adapt_network(network, targets, lora, 0) if targets else None,
+    )
+    whole = footprint(ShowoNetwork.unfilled(DEEP, TINY), SPEC.num_tokens, text_tokens, run)
+    assert measure(SPEC, DEEP, TINY, TINY_MAGVIT, text_tokens).footprint(run) == whole
+
+
 def test_adapters_are_counted_as_they_are_made(folders):
     cost = Showo.cost(config(folders), text_tokens=5)
     generator = Showo(config(folders))
@@ -281,6 +313,7 @@ def test_clip_is_counted_without_weights():
     parameters, flops = Clip.cost(Clip.Config(model="ViT-L-14", pretrained="openai"))
     assert parameters / 1e6 == pytest.approx(427.6, abs=0.1)
     assert 160e9 < flops < 190e9
+    assert Clip.cost(Clip.Config(model="convnext_base"))[0] == 151_518_849
     tiny = Clip.Config(model="package:maskrl/shapes/weights/clip")
     stored = load_file("maskrl/shapes/weights/clip/open_clip_model.safetensors")
     learnt = [name for name in stored if "running" not in name and "num_batches" not in name]

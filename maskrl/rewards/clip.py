@@ -13,7 +13,6 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
@@ -61,7 +60,7 @@ class Clip(RewardModel):
             raise RecipeError(f"open_clip knows no architecture {config.model!r}")
         settings["text_cfg"].pop("hf_tokenizer_name", None)
         # with gradients: the fast path without them is not counted
-        with FakeTensorMode(), never_asking():
+        with torch.device("meta"), never_asking():
             try:
                 network, size = open_clip.CLIP(**settings).eval(), settings["vision_cfg"]["image_size"]
             except (LookupError, TypeError, ValueError) as error:
