@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from maskrl.eval_section import EvalConfig
 from maskrl.registry import INTERFACE_VERSION, KINDS, Offer
 from maskrl.testing import check_class
 
@@ -69,6 +70,15 @@ def test_the_recipe_of_its_readme_is_valid(folder):
     text = (folder / "README.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
     (offer,) = read(folder)[1]
-    section = tomllib.loads(snippet)[KINDS[offer.kind].label]
-    assert section.pop("name") == offer.name
+    section = read_section(tomllib.loads(snippet), offer)
     offer.load().Config.model_validate(section)
+
+
+def read_section(recipe, offer):
+    """Return a component's own settings; an evaluation's stand beside those that every evaluation has."""
+    if offer.kind == "evaluations":
+        section = recipe["eval"][offer.name]
+        return {key: value for key, value in section.items() if key not in EvalConfig.model_fields}
+    section = recipe[KINDS[offer.kind].label]
+    assert section.pop("name") == offer.name
+    return section
