@@ -74,6 +74,21 @@ FAULTS = {
         ("others: list[float] = excess_3", "others = excess_3.uniform_()", "global random numbers"),
         ('bool(row["right"])', '"yes"', "is_right returned"),
     ],
+    "detector": [
+        ("(float(left), float(top)", "(float(left) - 9, float(top)", "a box outside the image"),
+        ("apart[nearest]), mask)", "apart[nearest]), mask.T)", "a mask that is no Bool"),
+        ("max(0.0, 1 - 2 * apart[nearest])", "1 - 2 * apart[nearest] - 1", "no Detection with a score"),
+        (
+            "return nearest, Detection",
+            "return nearest.upper(), Detection",
+            "which is not in 'classes'|finds no square",
+        ),
+        ("self.colors[int(np.argmin(apart))]", "class_name", "which is not in 'colors'"),
+        ("* image.float()", "* image.mul_(0.5).float()", "changed the image|finds no square"),
+        ('"GenEval-my_detector"', '"GenEval"', "the official detector's alone"),
+        ("tuple(COLORS)", "()", "it has no 'colors'"),
+        ("NEAR = 30", "NEAR = 0", "finds no square"),
+    ],
     "prompts": [
         ("if line.strip()]", "]", "without a text"),
         ("return [Prompt(line.strip())", "return [line.strip()", "which is no Prompt"),

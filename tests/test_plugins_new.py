@@ -56,6 +56,10 @@ def run(*command, cwd=None, **environment):
     return done.stdout
 
 
+def label_of(folder):
+    return json.loads((folder / "summary.json").read_text())["label"]
+
+
 def updates(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [row for row in rows if row["kind"] == "update"]
@@ -100,7 +104,7 @@ def test_such_a_class_keeps_its_contract(cli, tmp_path):
     ("arguments", "said"),
     [
         (("rewrad", "x"), "no template for 'rewrad'; did you mean 'reward'?"),
-        (("detector", "x"), "no template for 'detector'"),
+        (("detectors", "x"), "no template for 'detectors'; did you mean 'detector'?"),
         (("reward", "my.reward"), "'my.reward' cannot be a component's name.*'my-reward' would do"),
         (("reward", "../up"), "'../up' cannot be a component's name.*'up' would do"),
         (("reward", "réward"), "'réward' cannot be"),
@@ -196,7 +200,7 @@ def test_lint_and_format_find_nothing(written, kind):
 def test_types_are_strict(written, tmp_path):
     sources = [folder / part for folder in written.values() for part in ("src", "tests")]
     out = run("-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", *sources, cwd=tmp_path)
-    assert "no issues found in 14 source files" in out
+    assert "no issues found in 16 source files" in out
 
 
 def test_their_own_tests_pass_without_an_installation(written, tmp_path):
@@ -204,7 +208,7 @@ def test_their_own_tests_pass_without_an_installation(written, tmp_path):
     sources = os.pathsep.join(str(folder / "src") for folder in written.values())
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     out = run("-m", "pytest", "-q", "-c", tmp_path / "pytest.ini", *folders, PYTHONPATH=sources)
-    assert "15 passed" in out
+    assert "25 passed" in out
 
 
 def test_all_are_listed_and_keep_their_contracts(cli, installed):
@@ -230,7 +234,9 @@ def test_the_recipe_trains_by_name(cli, installed, tmp_path, kind):
     if kind == "filter":
         assert "filter_kept" in updates(tmp_path / "run")[0]
     if kind == "evaluation":
-        assert "MyEvaluation (margin 0)" in (tmp_path / "run/evals/after/my_evaluation/report.md").read_text()
+        assert label_of(tmp_path / "run/evals/after/my_evaluation") == "MyEvaluation (margin 0)"
+    if kind == "detector":
+        assert label_of(tmp_path / "run/evals/after/geneval") == "GenEval-my_detector"
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
@@ -239,11 +245,13 @@ def test_the_section_of_the_readme_is_one_of_a_recipe(installed, kind):
         r"```toml\n(.*?)```", (installed[kind] / "README.md").read_text(), flags=re.DOTALL
     )
     ((section, settings),) = tomllib.loads(snippet).items()
-    settings = settings[f"my_{kind}"] if kind == "evaluation" else settings
+    inner = {"evaluation": ("my_evaluation",), "detector": ("geneval", "detector")}.get(kind, ())
+    for key in inner:
+        settings = settings[key]
     module = __import__(f"maskrl_my_{kind}")
     component = getattr(module, Package(kind, f"my_{kind}").class_name)
     named = {"prompts": "train"}.get(kind, "name")
-    assert section == {"evaluation": "eval"}.get(kind, kind)
+    assert section == ("eval" if inner else kind)
     assert settings.pop(named, f"my_{kind}") == f"my_{kind}"
     engine = {"images_per_prompt"} if kind == "evaluation" else set()
     component.Config.model_validate({key: settings[key] for key in settings.keys() - engine})

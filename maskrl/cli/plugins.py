@@ -71,7 +71,10 @@ def check(
 @app.command()
 def new(
     kind: Annotated[
-        str, typer.Argument(help="reward, generator, transition, filter, reducer, evaluation or prompts.")
+        str,
+        typer.Argument(
+            help="reward, generator, transition, filter, reducer, evaluation, detector or prompts."
+        ),
     ],
     name: Annotated[str, typer.Argument(help="What recipes will call it.")],
     to: Annotated[

@@ -21,7 +21,7 @@ from maskrl.registry import INTERFACE_VERSION, KINDS
 
 FOLDER = Path(__file__).parent
 COMMON, SUFFIX, NAME = "common", ".jinja", "NAME"
-TEMPLATES = ("reward", "generator", "transition", "filter", "reducer", "evaluation", "prompts")
+TEMPLATES = ("reward", "generator", "transition", "filter", "reducer", "evaluation", "detector", "prompts")
 MOST_LETTERS = 40  # of a name: it stands twice in some lines
 _SOUND = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
