@@ -87,7 +87,7 @@ FAULTS = {
         ("* image.float()", "* image.mul_(0.5).float()", "changed the image|finds no square"),
         ('"GenEval-my_detector"', '"GenEval"', "the official detector's alone"),
         ("tuple(COLORS)", "()", "it has no 'colors'"),
-        ("NEAR = 30", "NEAR = 0", "finds no square"),
+        ("NEAR = 42", "NEAR = 0", "finds no square"),
     ],
     "prompts": [
         ("if line.strip()]", "]", "without a text"),
