@@ -311,3 +311,17 @@ def test_an_error_of_one_painter_ends_all_with_a_line_each(folder):  # noqa: F81
     assert any("the reward 'Fails' raised ConnectionError: the judge is away" in row for row in ours)
     assert any("another one has ended" in row for row in ours)
     assert "maskrl/cli/__init__.py" not in done.stderr, done.stderr
+
+
+def test_check_on_policy_shows_the_drift_of_a_run(folder, cli):  # noqa: F811
+    ahead = run_ahead(folder, "ahead", "eval=", "training.updates=2")
+    told = cli("check", "on-policy", "--run", ahead, "--json")
+    assert told.code == 0, told.err
+    steps = json.loads(told.out)["drift"]
+    assert [step["step"] for step in steps] == [0, 1, 2]
+    for step in steps:
+        assert step["ratio_min"] < 1 < step["ratio_max"]
+        assert 1e-4 < step["drift"] < 1
+    assert "that paint the next batch" in cli("check", "on-policy", "--run", ahead).out
+    train(recipe_of(folder, "eval="), folder / "off", resume=False, display=False)
+    assert "drift" not in json.loads(cli("check", "on-policy", "--run", folder / "off", "--json").out)

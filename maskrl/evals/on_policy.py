@@ -1,10 +1,13 @@
-"""Whether training begins on policy: before any weight moves the ratio is 1, in every batch, and teaches."""
+"""Whether training begins on policy: before any weight moves the ratio is 1, in every batch, and teaches.
+
+And where a run paints ahead, how far its policy is from the painter.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +40,16 @@ class StepCheck:
         return self.ratio_error == 0 and self.delta <= tolerance and 0 < self.gradient < math.inf
 
 
+@dataclass(frozen=True)
+class StepDrift:
+    """One step, painted by one policy and scored under another: its ratios, and the mean of |log ratio|, nats."""
+
+    step: int
+    ratio_min: float
+    ratio_max: float
+    drift: float
+
+
 def check_steps(
     generator: MaskedGenerator,
     transition: TransitionProb,
@@ -51,19 +64,56 @@ def check_steps(
         RecipeError: more steps than tokens, none that can teach, or a transition probability that is not of such a
             sampler.
     """
+    score, teach = _painted(generator, transition, prompts, num_steps, sampling, stream)
+    return [_check(score, step, len(prompts)) for step in teach]
+
+
+@torch.no_grad()
+def drift_at_steps(
+    painter: MaskedGenerator,
+    policy: MaskedGenerator,
+    transition: TransitionProb,
+    prompts: Sequence[Prompt],
+    num_steps: int,
+    sampling: Sampling,
+    stream: Stream,
+) -> list[StepDrift]:
+    """Paint an image per prompt with the painter, and score every step that can teach under both.
+
+    Raises:
+        RecipeError: as :func:`check_steps`.
+    """
+    old, teach = _painted(painter, transition, prompts, num_steps, sampling, stream)
+    new = replace(old, generator=policy)
+    rows = torch.arange(len(prompts), device=old.trajectory.state.device)
+    found = []
+    for step in teach:
+        log_B = new(rows, step) - old(rows, step)
+        ratio_B = log_B.exp()
+        found.append(StepDrift(step, float(ratio_B.min()), float(ratio_B.max()), float(log_B.abs().mean())))
+    return found
+
+
+def _painted(
+    generator: MaskedGenerator,
+    transition: TransitionProb,
+    prompts: Sequence[Prompt],
+    num_steps: int,
+    sampling: Sampling,
+    stream: Stream,
+) -> tuple[_Scorer, list[int]]:
+    """Paint as training would; return what scores it, and the steps that can teach."""
     check_score(transition, sampling)
     check_temperatures(num_steps, sampling)
     with torch.no_grad():
         condition = answers.encode(generator, prompts)
         streams = [stream.child(i) for i in range(len(prompts))]
-        painted = rollout(
-            generator, condition, streams, num_steps, sampling.in_training, sampling.guidance_train
-        )
+        settings = (num_steps, sampling.in_training, sampling.guidance_train, transition.needs_sets)
+        painted = rollout(generator, condition, streams, *settings)
         scored = answers.scored(transition, painted, stream.child("scored"))
-    score = _Scorer(generator, transition, condition, scored, sampling)
     steps = torch.arange(scored.num_steps)
     teach = steps[by_chance(steps, scored.num_steps, sampling)].tolist()
-    return [_check(score, step, len(prompts)) for step in teach]
+    return _Scorer(generator, transition, condition, scored, sampling), teach
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,15 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrl import files
 from maskrl.asking import asking
 from maskrl.errors import TrainingError
 from maskrl.interfaces import MaskedGenerator
 
-PARAMETER, EMA = "parameter", "ema"  # whose tensors they are: of training, and of the average of its weights
+# whose tensors they are: of training, of the average of its weights, and of what paints ahead
+PARAMETER, EMA, PAINTER = "parameter", "ema", "painter"
 TENSORS, STATE, MANIFEST, GENERATOR = "training.safetensors", "training.json", "manifest.json", "generator"
 
 
@@ -43,6 +44,20 @@ class Checkpoint:
     folder: Path
     tensors: Mapping[str, Tensor]
     state: Mapping[str, Any]
+
+
+def put_into(module: nn.Module, checkpoint: Checkpoint, whose: str) -> None:
+    """Copy trained parameters out of a checkpoint into a network, to the last bit.
+
+    Raises:
+        TrainingError: it holds none of that name and size; or none at all.
+    """
+    saved = checkpoint.tensors
+    own = {f"{whose}/{name}": p for name, p in module.named_parameters() if f"{PARAMETER}/{name}" in saved}
+    for key, parameter in own.items():
+        if key not in saved or saved[key].shape != parameter.shape:
+            raise TrainingError(f"checkpoint {str(checkpoint.folder)!r} has no {key!r} of this recipe")
+        parameter.data.copy_(saved[key])
 
 
 def name(update: int) -> str:

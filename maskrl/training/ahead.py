@@ -14,10 +14,9 @@ from maskrl.grpo import answers
 from maskrl.grpo.actor import Actor
 from maskrl.grpo.batch import Batch
 from maskrl.interfaces import GroupFilter, MaskedGenerator
+from maskrl.runtime.checkpoint import PAINTER
 from maskrl.training.state import HasState, History, Weights, trained_parameters
 from maskrl.training.worker import Worker
-
-PAINTER = "painter"  # whose weights they are, in a checkpoint
 
 
 class Ahead:
