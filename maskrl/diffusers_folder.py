@@ -12,7 +12,7 @@ Plugins may import this module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,19 @@ NEEDED = (
     *(f"text_encoder/{name}" for name in TEXT),
     "tokenizer/*",
 )
+
+# Source: ``vqvae/config.json`` of the published aMUSEd, and of Meissonic, which has the same; the rest is by default.
+VQVAE: Mapping[str, Any] = {
+    "block_out_channels": [128, 256, 256, 512, 768],
+    "down_block_types": ["DownEncoderBlock2D"] * 5,
+    "up_block_types": ["UpDecoderBlock2D"] * 5,
+    "latent_channels": 64,
+    "layers_per_block": 2,
+    "num_vq_embeddings": 8192,
+    "vq_embed_dim": 64,
+    "mid_block_add_attention": False,
+    "lookup_from_codebook": True,
+}
 
 
 def find_folder(checkpoint: str, needed: Sequence[str] = NEEDED) -> Path:

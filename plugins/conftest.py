@@ -4,16 +4,22 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import math
 import sys
 import zlib
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import maskrl  # noqa: F401  # its guard must stand before anything imports torchvision
+from maskrl.flops import count_flops
+from maskrl.footprint import Scored
+from maskrl.types import Pass, StepIndex
 
 sys.path[:0] = [str(source) for source in sorted(Path(__file__).parent.glob("*/src"))]
 
@@ -69,6 +75,46 @@ def noise_of_a_name():
 def picture():
     """Make the pictures of ``reference.json``, as a reward gets them: Float [1, 3, height, width]."""
     return lambda name, height, width: paint(name, height, width)[None].float() / 255
+
+
+@pytest.fixture(scope="session")
+def planned_and_measured():
+    """Compare a pass of a generator with its cost: bytes at the peak and FLOPs, planned and measured.
+
+    Of images whose first half is asked for, forward and backward; gradients are there already.
+    """
+
+    def compare(generator, prompt, rows, again):
+        number = generator.spec.num_tokens
+        cost = type(generator).cost(generator.config, text_tokens=8)
+        if again:
+            generator.checkpoint_activations()
+        condition = generator.encode([prompt]).select(torch.zeros(rows, dtype=torch.long))
+        tokens = torch.full((rows, number), generator.spec.mask_id)
+        asked = (torch.arange(number) < number // 2).expand(rows, number)
+        step = StepIndex(torch.zeros(rows, dtype=torch.long), 2)
+
+        def run():
+            logits = generator.logits(tokens, condition, step, torch.zeros(rows), asked)
+            Scored.apply(logits).backward()
+
+        run()
+        masked = rows * (number // 2)
+        planned = cost.footprint(Pass(rows, masked, 1, True, False, again, lambda network: None)).peak
+        forward = rows * (cost.image_flops + number // 2 * cost.position_flops)
+        flops = 3 * forward + (rows * cost.again_flops if again else 0)
+        return (planned, peak_of(run)), (flops, count_flops(run))
+
+    return compare
+
+
+def peak_of(run):
+    """The most bytes that the CPU's allocator has handed out at a time while something ran."""
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    sizes = [e.nbytes() for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(sizes, initial=0))
 
 
 FAULTS = {

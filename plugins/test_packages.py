@@ -14,6 +14,7 @@ PUBLIC = {
     "clip",
     "clip_text",
     "component",
+    "counting",
     "cut_prompts",
     "diffusers_folder",
     "errors",

@@ -6,18 +6,23 @@ import warnings
 
 import pytest
 import torch
+from peaks import peak_of
 from safetensors.torch import load_file, save_file
 from toy import rowwise
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from maskrl.errors import RecipeError
+from maskrl.flops import count_flops
+from maskrl.footprint import Scored
+from maskrl.generators.amused.cost import unfilled
 from maskrl.generators.amused.generator import Amused
 from maskrl.grpo.config import SamplingConfig, resolve
 from maskrl.grpo.rollout import rollout
 from maskrl.recipe import read_recipe
 from maskrl.testing import check_generator
 from maskrl.training.loop import train
-from maskrl.types import Prompt, StepIndex, Stream
+from maskrl.training.plan import plan
+from maskrl.types import Pass, Prompt, StepIndex, Stream
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -248,3 +253,73 @@ def test_a_checkpoint_that_is_not_whole_is_a_line(folder, tmp_path, monkeypatch)
 def test_a_long_prompt_is_cut_and_said(folder):
     with pytest.warns(UserWarning, match="aMUSEd reads 6 tokens"):
         amused(folder).encode([Prompt("a b c a b c a b c")])
+
+
+# what it costs
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "parameters", "entries"),
+    [("amused-256", 603_537_664, 474), ("amused-512", 608_257_792, 478)],
+)
+def test_published_sizes_are_those_of_the_published_files(checkpoint, parameters, entries):
+    """Of 2.41, 2.43, 0.585 and 0.495 GB in fp32."""
+    parts = unfilled(f"amused/{checkpoint}", None)
+    networks = (parts.transformer, parts.vqvae, parts.text_encoder)
+    held = [sum(p.numel() for p in network.parameters()) for network in networks]
+    assert held == [parameters, 146_244_675, 123_650_304]
+    assert [round(4 * n / 1e9, 2) for n in held] == [round(4 * parameters / 1e9, 2), 0.58, 0.49]
+    assert len(parts.transformer.state_dict()) == entries
+
+
+def trains(generator, rows):
+    """A function that runs rows of images forward and backward, half of their codes asked for; gradients are there."""
+    condition = generator.encode(PROMPTS).select(torch.arange(rows) % 2)
+    tokens = torch.full((rows, 16), 35)
+    asked = (torch.arange(16) < 8).expand(rows, 16)
+    step, guidance = StepIndex(torch.zeros(rows, dtype=torch.long), 4), torch.zeros(rows)
+
+    def run():
+        Scored.apply(generator.logits(tokens, condition, step, guidance, asked)).backward()
+
+    run()
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:.*before the profiling started")
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+def test_the_peak_and_the_flops_of_a_pass_are_the_planned_ones(folder, again):
+    rows, generator = 64, amused(folder)
+    cost = Amused.cost(generator.config, text_tokens=6)
+    if again:
+        generator.checkpoint_activations()
+    run = trains(generator, rows)
+    measured = peak_of(run)
+    planned = cost.footprint(Pass(rows, 8 * rows, 2, True, False, again, lambda network: None))
+    assert planned.peak == pytest.approx(measured, rel=0.15)
+    counted = count_flops(run) / rows
+    assert 3 * cost.image_flops + again * cost.again_flops == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*before the profiling started")
+def test_the_peak_of_decoding_is_the_planned_one(folder):
+    generator = amused(folder)
+    condition = generator.encode([PROMPTS[0]] * 64)
+    measured = peak_of(lambda: generator.decode(torch.zeros(64, 16, dtype=torch.long), condition))
+    cost = Amused.cost(generator.config, text_tokens=6)
+    assert 64 * cost.decode_bytes == pytest.approx(measured, rel=0.15)
+
+
+def test_unknown_sizes_are_named(folder):
+    with pytest.raises(
+        RecipeError, match="the sizes of 'some/body' are not known here: give a folder, or amused/"
+    ):
+        Amused.cost(Amused.Config(checkpoint="some/body"), text_tokens=6)
+
+
+@pytest.mark.slow
+def test_the_recipe_is_planned_without_a_hub():
+    made = plan(read_recipe("amused_256_clip"), text_tokens=20, processes=1)
+    assert made.trained == 603_537_664
+    assert made.memory["weights"] == 4 * made.trained
+    assert 10 * 2**30 < made.peak < 80 * 2**30

@@ -1,18 +1,17 @@
 """What a recipe needs, against counting by hand and against the real thing."""
 
-import gc
 import json
 import re
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from peaks import peak_of
 from safetensors.torch import load_file
 from test_showo import TINY, TINY_MAGVIT, TINY_PHI, write_checkpoint
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PhiConfig
 
@@ -102,15 +101,6 @@ def made_counts(num_steps):
 
 
 # against the real thing, measured by PyTorch's own profiler and counter
-
-
-def peak_of(run):
-    """The most bytes that the CPU's allocator has handed out at a time while something ran."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run()
-    sizes = [e.nbytes() for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(accumulate(sizes, initial=0))
 
 
 SMALL = (

@@ -31,7 +31,7 @@ def load(checkpoint: str, with_transformer: bool) -> Parts:
         RecipeError: diffusers is not installed, or the checkpoint is not there, or not whole.
     """
     folder = find_folder(checkpoint)
-    models = _diffusers()
+    models = diffusers_classes()
     return Parts(
         text_encoder=read_text_encoder(folder / "text_encoder"),
         vqvae=read_network(folder / "vqvae", models["VQModel"]).requires_grad_(False),
@@ -46,7 +46,7 @@ def load_transformer(folder: str) -> Any:
     Raises:
         RecipeError: diffusers is not installed, or it is not there, or not whole.
     """
-    return read_network(Path(open_path(folder)), _diffusers()["UVit2DModel"])
+    return read_network(Path(open_path(folder)), diffusers_classes()["UVit2DModel"])
 
 
 def save_transformer(module: nn.Module, folder: str) -> None:
@@ -55,7 +55,12 @@ def save_transformer(module: nn.Module, folder: str) -> None:
     saving.save_pretrained(folder)
 
 
-def _diffusers() -> Mapping[str, Any]:
+def diffusers_classes() -> Mapping[str, Any]:
+    """Return diffusers' classes by name.
+
+    Raises:
+        RecipeError: diffusers is not installed.
+    """
     try:
         from diffusers import UVit2DModel, VQModel
     except ImportError as error:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from maskrl.clip_text import ClipReader, TextMemory
 from maskrl.component import ComponentConfig
+from maskrl.counting import measure
 from maskrl.generators.amused.checkpoint import Parts, load, load_transformer, save_transformer
-from maskrl.generators.amused.recompute import recompute
+from maskrl.generators.amused.cost import counted, unfilled
+from maskrl.generators.amused.recompute import recompute_all
 from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, MaskedGenerator
-from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex
+from maskrl.types import Cost, GeneratorSpec, Prompt, SamplerDefaults, StepIndex
 
 
 class Amused(MaskedGenerator):
@@ -45,6 +47,12 @@ class Amused(MaskedGenerator):
         self.frozen = (self._text_encoder, self._vqvae)
         self.spec = make_spec(self.module.config, self._vqvae.config)
         self._texts = ClipReader("aMUSEd", self._parts.tokenizer, self._text_encoder)
+
+    @classmethod
+    def cost(cls, config: Config, *, text_tokens: int) -> Cost:
+        """See :class:`MaskedGenerator`; the published sizes are known without fetching them. Every text is padded."""
+        parts = unfilled(config.checkpoint, config.transformer)
+        return measure(counted(parts, make_spec(parts.transformer.config, parts.vqvae.config)))
 
     def encode(self, prompts: Sequence[Prompt]) -> TextMemory:
         """Read every text; the null branch is the empty one."""
@@ -97,8 +105,7 @@ class Amused(MaskedGenerator):
 
     def checkpoint_activations(self) -> None:
         """Of every layer of the transformer and of both blocks of convolutions only the input is kept."""
-        for layer in (*self.module.transformer_layers, self.module.down_block, self.module.up_block):
-            recompute(layer)
+        recompute_all(self.module)
 
     @classmethod
     def saved_settings(cls, folder: str) -> dict[str, str | None]:

@@ -12,6 +12,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
+def recompute_all(network: Any) -> None:
+    """Keep of every layer of a UVit2DModel's transformer, and of both blocks of convolutions, its input only."""
+    for layer in (*network.transformer_layers, network.down_block, network.up_block):
+        recompute(layer)
+
+
 def recompute(layer: nn.Module) -> None:
     """Keep of a layer its input only, from now on; names and weights stay as they are."""
     layer.__class__ = _recomputed(type(layer))

@@ -12,8 +12,9 @@ from transformers import PhiConfig
 
 from maskrl.errors import RecipeError
 from maskrl.flops import count_flops
+from maskrl.footprint import Allocations
 from maskrl.generators.showo.depth import by_depth
-from maskrl.generators.showo.footprint import Allocations, footprint
+from maskrl.generators.showo.footprint import footprint
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.network import KVCache, ShowoNetwork
 from maskrl.generators.showo.prompting import Vocabulary

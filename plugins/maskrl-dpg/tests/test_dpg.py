@@ -152,7 +152,7 @@ def test_another_table_is_refused_in_one_line(table, found, put, said):
 def test_a_table_that_is_not_there_is_named_with_its_source(tmp_path):
     with pytest.raises(RecipeError, match=r"there is no file .*TencentQQGYLab/ELLA"):
         read_items(str(tmp_path / "none.csv"))
-    (tmp_path / "latin.csv").write_bytes(b"caf\xe9")
+    (tmp_path / "latin.csv").write_bytes(b"gr\xfcn")
     with pytest.raises(RecipeError, match="cannot be read"):
         read_items(str(tmp_path / "latin.csv"))
 

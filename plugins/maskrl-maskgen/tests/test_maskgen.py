@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from maskrl_maskgen import MaskGen
+from maskrl_maskgen.cost import counted, sizes_of
 from maskrl_maskgen.generator import make_spec
 from maskrl_maskgen.network import MaskGenNetwork
 from maskrl_maskgen.sizes import Generator, GeneratorFile, TokenizerFile, Vq
@@ -425,3 +426,31 @@ def test_the_head_may_be_in_the_file_by_either_name_or_both(folder, tmp_path):
     torch.save(kept | {"embeddings.weight": table + 1}, copy / "pytorch_model.bin")
     with pytest.raises(RecipeError, match=r"lm_head\.weight and embeddings\.weight differ"):
         build(folder, checkpoint=str(copy))
+
+
+@pytest.mark.filterwarnings("ignore:.*before the profiling started")
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+def test_the_peak_and_the_flops_of_a_pass_are_the_planned_ones(folder, planned_and_measured, again):
+    (planned, measured), (flops, counted) = planned_and_measured(build(folder), Prompt("a"), 64, again)
+    assert planned == pytest.approx(measured, rel=0.15)
+    assert flops == pytest.approx(counted, rel=0.1)
+
+
+def test_the_published_sizes_are_known_without_a_hub():
+    for name, parameters in (("l", 604_311_552), ("xl", 1_176_611_840)):
+        sizes, tokenizer = sizes_of(
+            f"turkeyju/generator_maskgen_vq_{name}", "turkeyju/tokenizer_tatitok_bl128_vq"
+        )
+        parts = counted(sizes, tokenizer, "ViT-L-14-336", make_spec(sizes, tokenizer))
+        networks = (parts.build(), parts.decoder, *parts.readers)
+        held = [sum(p.numel() for p in network.parameters()) for network in networks]
+        assert held == [parameters, 304_954_196, 123_650_305]  # the text half, and a temperature
+
+
+def test_sizes_that_are_not_known_are_named(folder):
+    with pytest.raises(
+        RecipeError, match="the sizes of 'some/body' are not known here: give a folder, or turkeyju"
+    ):
+        type(build(folder)).cost(
+            build(folder).config.model_copy(update={"checkpoint": "some/body"}), text_tokens=8
+        )

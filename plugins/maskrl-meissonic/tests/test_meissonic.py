@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from maskrl_meissonic import Meissonic
+from maskrl_meissonic.cost import unfilled
 from maskrl_meissonic.network import Sizes, Transformer
 from meissonic_folder import write_folder
 from safetensors.torch import load_file, save_file
@@ -299,3 +300,27 @@ def test_its_recipe_is_valid(command):
     assert recipe.generator.component is Meissonic
     with pytest.raises(RecipeError, match=r"holds no 'recipes/other\.toml'"):
         read_recipe("package:maskrl_meissonic/recipes/other.toml")
+
+
+@pytest.mark.filterwarnings("ignore:.*before the profiling started")
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+def test_the_peak_and_the_flops_of_a_pass_are_the_planned_ones(folder, planned_and_measured, again):
+    (planned, measured), (flops, counted) = planned_and_measured(build(folder), PROMPTS[0], 64, again)
+    assert planned == pytest.approx(measured, rel=0.15)
+    assert flops == pytest.approx(counted, rel=0.1)
+
+
+def test_the_published_sizes_are_known_without_a_hub():
+    parts = unfilled("MeissonFlow/Meissonic", None, "laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
+    networks = (parts.transformer, parts.vqvae, parts.text_encoder)
+    held = [sum(p.numel() for p in network.parameters()) for network in networks]
+    assert held == [1_006_946_304, 146_244_675, 354_032_640]
+
+
+def test_sizes_that_are_not_known_are_named(folder):
+    with pytest.raises(
+        RecipeError, match="the sizes of 'some/body' are not known here: give a folder, or MeissonFlow"
+    ):
+        type(build(folder)).cost(
+            build(folder).config.model_copy(update={"checkpoint": "some/body"}), text_tokens=8
+        )

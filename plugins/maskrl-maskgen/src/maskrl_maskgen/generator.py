@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from maskrl.component import ComponentConfig
+from maskrl.counting import measure
 from maskrl.errors import RecipeError
 from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, MaskedGenerator
-from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex
+from maskrl.types import Cost, GeneratorSpec, Prompt, SamplerDefaults, StepIndex
 from maskrl_maskgen.checkpoint import load_generator, load_tokenizer, save_generator
+from maskrl_maskgen.cost import counted, sizes_of
 from maskrl_maskgen.network import MaskGenNetwork
 from maskrl_maskgen.sizes import GeneratorModel, TokenizerFile
 from maskrl_maskgen.text import TextReader
@@ -77,6 +79,12 @@ class MaskGen(MaskedGenerator):
         own = sizes.maskgen.sample_aesthetic_score
         self._aesthetic: float = own if config.aesthetic is None else config.aesthetic
 
+    @classmethod
+    def cost(cls, config: Config, *, text_tokens: int) -> Cost:
+        """See :class:`MaskedGenerator`; the published sizes are known without fetching them. Every text is padded."""
+        sizes, tokenizer = sizes_of(config.checkpoint, config.tokenizer)
+        return measure(counted(sizes, tokenizer, config.text_model, make_spec(sizes, tokenizer)))
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[Prompt]) -> MaskGenCondition:
         """Read every text by itself; one that is too long is cut, and the first that is gets named."""
@@ -128,7 +136,7 @@ class MaskGen(MaskedGenerator):
 
     def checkpoint_activations(self) -> None:
         """Compute the activations of the blocks again in the backward pass."""
-        self.module.is_checkpointed = True
+        self.module.checkpoint_activations()
 
 
 def make_spec(sizes: GeneratorModel, tokenizer: TokenizerFile) -> GeneratorSpec:

@@ -78,6 +78,10 @@ class MaskGenNetwork(nn.Module):
         logits: Tensor = image @ self.embeddings.weight[: self.num_codes].T
         return logits
 
+    def checkpoint_activations(self) -> None:
+        """Compute the activations of the blocks again in the backward pass."""
+        self.is_checkpointed = True
+
     def _run(self, block: Any, *inputs: Tensor) -> Any:
         if self.is_checkpointed and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)

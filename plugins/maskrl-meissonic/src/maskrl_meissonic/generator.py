@@ -12,11 +12,13 @@ from torch import Tensor
 
 from maskrl.clip_text import ClipReader, TextMemory
 from maskrl.component import ComponentConfig
+from maskrl.counting import measure
 from maskrl.errors import RecipeError
 from maskrl.grpo.guidance import guided
 from maskrl.interfaces import Condition, MaskedGenerator
-from maskrl.types import GeneratorSpec, Prompt, SamplerDefaults, StepIndex
+from maskrl.types import Cost, GeneratorSpec, Prompt, SamplerDefaults, StepIndex
 from maskrl_meissonic.checkpoint import load, save_transformer
+from maskrl_meissonic.cost import counted, unfilled
 from maskrl_meissonic.network import Sizes, Transformer
 
 TARGETS = ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -52,6 +54,13 @@ class Meissonic(MaskedGenerator):
         self.frozen = (parts.text_encoder, parts.vqvae)
         self.spec = make_spec(config.resolution, self.module.sizes, parts.vqvae.config)
         self._texts = ClipReader("Meissonic", parts.tokenizer, parts.text_encoder)
+
+    @classmethod
+    def cost(cls, config: Config, *, text_tokens: int) -> Cost:
+        """See :class:`MaskedGenerator`; the published sizes are known without fetching them. Every text is padded."""
+        parts = unfilled(config.checkpoint, config.transformer, config.text_encoder)
+        spec = make_spec(config.resolution, parts.transformer.sizes, parts.vqvae.config)
+        return measure(counted(parts, spec))
 
     def encode(self, prompts: Sequence[Prompt]) -> TextMemory:
         """Read every text; the null branch is the negative prompt."""
