@@ -193,9 +193,23 @@ class ParallelConfig(ComponentConfig):
 
     With shard the trained weights, their gradients, the optimizer's moments, the average of ``[ema]`` and the reference
     of a KL are divided among the processes; a part is whole only while it runs.
+
+    ``reward_ranks`` are the processes that hold the rewards, those of ``[watch]`` too (None: all do): images travel to
+    them, and scores back.
     """
 
     strategy: Literal["replicate", "shard"] = "replicate"
+    reward_ranks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _has_judges(self) -> Self:
+        ranks = self.reward_ranks
+        if ranks is not None and (not ranks or len(set(ranks)) < len(ranks)):
+            raise ValueError(
+                f"reward_ranks = {list(ranks)}: name at least one process, each once; or leave it out, and all of them"
+                " hold the rewards"
+            )
+        return self
 
 
 class LoraConfig(ComponentConfig):

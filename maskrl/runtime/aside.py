@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from threading import Event
 from time import sleep
 from typing import Any, TypeVar
 
@@ -25,16 +24,16 @@ class Cancelled(BaseException):
 class Aside:
     """This process among the others, as :class:`maskrl.grpo.processes.Peers` describes it, for one thread of each.
 
-    They meet on the CPU, through gloo. All make their asides in one order, as they make all process groups.
+    They meet on the CPU, through gloo. All make their asides in one order, as they make all process groups. Once the
+    placement is ``leaving``, nobody is waited for.
 
     Attributes:
         rank: in [0, ``world_size``).
         world_size: how many meet.
-        cancelled: once it is set, nobody is waited for.
     """
 
-    def __init__(self, placement: Placement, cancelled: Event) -> None:
-        self.rank, self.world_size, self.cancelled = placement.rank, placement.world_size, cancelled
+    def __init__(self, placement: Placement) -> None:
+        self.rank, self.world_size, self._leaving = placement.rank, placement.world_size, placement.leaving
         is_alone = self.world_size == 1
         self._group = None if is_alone else distributed.new_group(backend="gloo", timeout=PATIENCE)
 
@@ -71,15 +70,19 @@ class Aside:
             one for part, size in zip(parts, sizes, strict=True) for one in pickle.loads(part[:size].numpy())
         ]
 
-    def send(self, values: Tensor, to: int) -> None:
-        """Send a tensor to another process; errors as in :meth:`gather`."""
-        self._finish(distributed.isend(values.detach().cpu().contiguous(), dst=to, group=self._group))
+    def deal(self, values: Tensor, to: Sequence[int]) -> dict[int, Tensor]:
+        """Send a tensor, of one shape on all processes, to process ``to[rank]``; errors as in :meth:`gather`.
 
-    def receive(self, like: Tensor, source: int) -> Tensor:
-        """Receive a tensor of a known shape from another process; errors as in :meth:`gather`."""
-        found = torch.empty_like(like, device="cpu")
-        self._finish(distributed.irecv(found, src=source, group=self._group))
-        return found.to(like.device)
+        Returns:
+            What has come here, by the rank that sent it.
+        """
+        mine = values.detach().cpu().contiguous()
+        sources = [source for source in range(self.world_size) if to[source] == self.rank]
+        sent = [len(mine) * (to[self.rank] == rank) for rank in range(self.world_size)]
+        came = [len(mine) * (source in sources) for source in range(self.world_size)]
+        found = mine.new_empty(sum(came), *mine.shape[1:])
+        self._meet(distributed.all_to_all_single, found, mine, came, sent)
+        return dict(zip(sources, found.to(values.device).split(len(mine)), strict=True)) if sources else {}
 
     def _meet(self, act: Any, *tensors: Any) -> None:
         try:
@@ -90,7 +93,7 @@ class Aside:
 
     def _finish(self, work: Any) -> None:
         while not work.is_completed():
-            if self.cancelled.is_set():
+            if self._leaving.is_set():
                 raise Cancelled
             sleep(GLANCE)
         try:

@@ -29,7 +29,7 @@ FREE = (
     *("training.updates", "training.micro_batch", "training.score_batch", "training.rollout_batch"),
     *("training.reward_batch", "training.overlap_reward", "training.activation_checkpointing"),
     *("training.offload", "training.compile", "training.device", "training.max_seconds"),
-    *("training.max_skipped", "checkpoint.", "tracking.", "watch."),
+    *("training.max_skipped", "parallel.reward_ranks", "checkpoint.", "tracking.", "watch."),
     *("ema.evaluate", "early_stop.patience", "early_stop.min_delta"),
 )
 

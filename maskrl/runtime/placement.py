@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Event
 from typing import TypeVar, cast
 
 import torch
@@ -33,6 +34,7 @@ class Placement:
         rank: in [0, ``world_size``).
         world_size: how many processes make an update together.
         is_main: whether this process is the one that writes and shows.
+        leaving: set once no thread beside the main one is to wait for other processes any more.
     """
 
     def __init__(self, device: str) -> None:
@@ -57,7 +59,7 @@ class Placement:
         )
         self.device: torch.device = self.accelerator.device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.is_main = self.rank == 0
+        self.is_main, self.leaving = self.rank == 0, Event()
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         assert self.world_size == launched, f"accelerate sees {self.world_size} of {launched} processes"
 

@@ -10,6 +10,7 @@ from maskrl.recipe import Recipe
 from maskrl.runtime.autocast import Autocast
 from maskrl.runtime.lora import Unadapted, adapt
 from maskrl.runtime.offload import OffloadedDecoder, OffloadedReward
+from maskrl.runtime.placed_reward import build_reward, check_ranks
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.sharding import Sharded
 
@@ -35,7 +36,9 @@ def build_networks(recipe: Recipe, placement: Placement) -> Networks:
     """
     training, adapters, has_reference = recipe.training, recipe.lora, recipe.grpo.kl_coef > 0
     is_sharded = recipe.parallel.strategy == "shard" and placement.world_size > 1
-    generator, reward = recipe.generator.build(), recipe.reward.build()
+    ranks = recipe.parallel.reward_ranks
+    check_ranks(ranks or (), placement.world_size)
+    generator, reward = recipe.generator.build(), build_reward(recipe.reward, ranks, placement)
     if adapters is not None:
         adapt(generator, adapters, recipe.seed)
     placement.place(generator, reward, offload=training.offload, is_sharded=is_sharded)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from threading import Event
 from typing import Protocol
 
 from maskrl.grpo.actor import Actor
@@ -97,13 +96,14 @@ def build_rollouts(
 
     if not training.max_staleness:
         return OnPolicy(actor, mine)
-    cancelled = Event()
     painter = replace(
         actor,
-        generator=Interruptible(painting_copy(actor.generator), cancelled),
-        process=Aside(placement, cancelled),
+        generator=Interruptible(painting_copy(actor.generator), placement.leaving),
+        process=Aside(placement),
         portions=replace(actor.portions, record_batch=training.micro_batch),
         record_logp=True,
     )
-    worker = Worker(lambda update: collect(painter, mine(update), update), placement.device, cancelled)
+    worker = Worker(
+        lambda update: collect(painter, mine(update), update), placement.device, placement.leaving
+    )
     return Ahead(painter, actor.generator, worker, training.updates)

@@ -26,6 +26,7 @@ from maskrl.interfaces import Evaluation, MaskedGenerator, TransitionProb
 from maskrl.recipe import Recipe
 from maskrl.runtime.checkpoint import EMA, PARAMETER
 from maskrl.runtime.offload import OffloadedReward
+from maskrl.runtime.placed_reward import build_reward
 from maskrl.runtime.placement import Placement
 from maskrl.runtime.prompts import training_prompts
 from maskrl.sections import TrainingConfig
@@ -259,7 +260,10 @@ def _groups(parameters: list[nn.Parameter], config: TrainingConfig) -> list[dict
 
 
 def _held_out(recipe: Recipe, placement: Placement, batch: int) -> HeldOutRewards:
-    rewards = {label: chosen.build() for label, chosen in recipe.watch.rewards.items()}
+    ranks = recipe.parallel.reward_ranks
+    rewards = {
+        label: build_reward(chosen, ranks, placement) for label, chosen in recipe.watch.rewards.items()
+    }
     for label, reward in rewards.items():
         placement.place_frozen(reward.modules, offload=recipe.training.offload)
         if recipe.training.offload:
