@@ -126,6 +126,12 @@ SETTINGS = {
     "revealed alone": ("transition.name=p_theta2",),
     "one pair": (CHECKPOINTING, "training.micro_batch=1"),
     "thin adapters": ("lora.rank=1",),
+    "every proposal": ("transition.name=ar",),
+    "the order": ("transition.name=plackett_luce",),
+    "the integral": ("transition.name=exact",),
+    "kept sets": ("transition={ name = 'p_theta1', threshold = 'kept_set' }",),
+    "fewer steps": ("reducer={ name = 'unmasking', steps = 2 }",),
+    "some steps": ("reducer={ name = 'computational', steps = 2 }",),
     "KL": ("grpo.kl_coef=0.1",),
     "KL, bf16, parts": ("grpo.kl_coef=0.1", BF16, "training.score_batch=2"),
     "KL of samples": ("grpo.kl_coef=0.1", "grpo.kl=k3"),
@@ -271,6 +277,20 @@ def test_the_full_size_fits_where_it_is_said_to_fit():
     assert made.peak > 40 * 2**30  # the paper's setting, without any saving
     assert plan_of(checkpointed, made.cost, 1).peak < 40 * 2**30
     assert plan_of(smallest, made.cost, 1).peak < 8 * 2**30
+
+
+def test_painting_ahead_takes_weights_of_its_own_and_a_rollout_beside_the_update():
+    plain, ahead = (
+        plan(read_recipe("shapes_clip", [*SMALL, f"training.max_staleness={n}"]), 8, 1) for n in (0, 1)
+    )
+    cost = plain.cost
+    assert ahead.memory["painter"] == 4 * (cost.parameters + cost.frozen_parameters)
+    assert ahead.transient == plain.transient
+    learning = plain.transient["update"] + plain.memory["gradients"]
+    painting = max(plain.transient["rollout"], plain.transient["decode"])
+    held = sum(plain.memory.values()) - plain.memory["gradients"]
+    assert plain.peak == held + max(learning, painting)
+    assert ahead.peak == held + ahead.memory["painter"] + learning + painting
 
 
 def test_a_reference_guidance_and_several_steps_cost_their_passes():

@@ -30,6 +30,15 @@ class TransitionProb(Component):
     needs_log_prob: bool = False
     needs_remasked: bool = True
 
+    @classmethod
+    def scratch(cls, logits: int) -> float:
+        """Return the bytes that scoring one row takes beside its log-softmax; by default none.
+
+        Args:
+            logits: how many there are at the positions that stay masked.
+        """
+        return 0.0
+
     @abstractmethod
     def log_prob(self, logits: Tensor, transition: Transition) -> Tensor:
         """Score B transitions.

@@ -48,6 +48,7 @@ class Plan:
         updates: of the run.
         evaluated: images that the run's evaluations paint, on all processes together, and ``evaluation_flops`` for it.
         uncounted: rewards that do not say what they cost.
+        is_ahead: whether a batch is painted while another is learnt from.
     """
 
     cost: Cost
@@ -62,13 +63,16 @@ class Plan:
     evaluated: int
     evaluation_flops: float
     uncounted: tuple[str, ...]
+    is_ahead: bool = False
 
     @property
     def peak(self) -> float:
         """Bytes at the fullest moment."""
         learning = self.transient["update"] + self.memory["gradients"]
         held = sum(self.memory.values()) - self.memory["gradients"]
-        return held + max(learning, *(size for stage, size in self.transient.items() if stage != "update"))
+        painting = max(self.transient["rollout"], self.transient["decode"])
+        others = max(learning, self.transient.get("evaluation", 0.0))
+        return held + (others + painting if self.is_ahead else max(others, painting))
 
     def stages(self) -> dict[str, float]:
         """FLOPs of an update by stage, those for the sake of memory included."""
@@ -108,7 +112,7 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
         cost=cost,
         trained=trained,
         memory=_divided(recipe, _memory(recipe, cost, trained, reward_parameters), processes),
-        transient=_transient(recipe, cost, work),
+        transient=_transient(recipe, cost, work, trained),
         flops={
             "rollout": work.rollout(),
             "decode": work.judged * cost.decode_flops,
@@ -122,6 +126,7 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
         evaluated=evaluated,
         evaluation_flops=evaluation_flops,
         uncounted=tuple(judge.component.__name__ for judge in judges if not _is_known(judge)),
+        is_ahead=training.max_staleness > 0,
     )
 
 
@@ -152,6 +157,8 @@ def _memory(recipe: Recipe, cost: Cost, trained: int, reward_parameters: int) ->
         parts["average"] = 4.0 * trained
     if recipe.grpo.kl_coef > 0 and lora is None:
         parts["reference"] = 4.0 * cost.parameters
+    if training.max_staleness:
+        parts["painter"] = 4.0 * trained + (0.0 if training.offload else 4.0 * cost.frozen_parameters)
     if not training.offload:
         parts |= {"decoder": 4.0 * cost.frozen_parameters, "reward": 4.0 * reward_parameters}
     return parts
@@ -163,11 +170,11 @@ def _divided(recipe: Recipe, memory: Mapping[str, float], processes: int) -> dic
     return {name: size / share if name in SHARDED else size for name, size in memory.items()}
 
 
-def _transient(recipe: Recipe, cost: Cost, work: Work) -> dict[str, float]:
+def _transient(recipe: Recipe, cost: Cost, work: Work, trained: int) -> dict[str, float]:
     training = recipe.training
     at_once = min(training.rollout_batch or work.images, work.images)
     stages = {
-        "update": _learning(recipe, cost, work),
+        "update": _learning(recipe, cost, work, trained),
         "rollout": _painting(recipe, cost, at_once, work.branches),
         "decode": at_once * cost.decode_bytes,
     }
@@ -177,8 +184,11 @@ def _transient(recipe: Recipe, cost: Cost, work: Work) -> dict[str, float]:
     return stages
 
 
-def _learning(recipe: Recipe, cost: Cost, work: Work) -> float:
-    """Bytes of a forward and a backward pass of the loss: of the network, or while its logits are scored."""
+def _learning(recipe: Recipe, cost: Cost, work: Work, trained: int) -> float:
+    """Bytes of a forward and a backward pass of the loss: of the network, or while its logits are scored.
+
+    Where all pairs go at once, gradients come to be as activations go: at the peak there are none yet.
+    """
     training = recipe.training
     pairs = min(training.micro_batch, work.pairs)
     scored = min(training.score_batch or pairs, pairs)
@@ -190,7 +200,10 @@ def _learning(recipe: Recipe, cost: Cost, work: Work) -> float:
     if recipe.grpo.kl_coef > 0:
         waiting = SCORED_BYTES * pairs if scored == pairs else 0
         of_each = max(of_each, logits + waiting + KL_BYTES[recipe.grpo.kl] * pairs)
-    return max(network.peak, network.kept + of_each * masked * cost.spec.num_codes)
+    scratch = recipe.transition.component.scratch(work.remasked_at_most() * cost.spec.num_codes)
+    most = max(network.peak, network.kept + of_each * masked * cost.spec.num_codes + scratch)
+    is_at_once = pairs == work.pairs and not training.activation_checkpointing
+    return max(most - 4.0 * trained, 0.0) if is_at_once else most
 
 
 def _painting(recipe: Recipe, cost: Cost, images: int, branches: int) -> float:

@@ -121,6 +121,11 @@ class Work:
         left = self._masked if self._scores_remasked else [a - b for a, b in pairwise([*self._masked, 0])]
         return float(sum(left[t] for t in self._steps) / len(self._steps))
 
+    def remasked_at_most(self) -> int:
+        """Positions of a trained pair that stay masked, where these are most."""
+        left = [*self._masked[1:], 0]
+        return max((left[t] for t in self._steps), default=0)
+
     def texts(self, pairs: int) -> int:
         """Texts of a pass of so many pairs: they come prompt by prompt."""
         return -(-pairs // self._pairs_of_a_prompt()) + (self.branches_in_loss - 1)

@@ -20,6 +20,7 @@ NODES, SEARCH, ROUNDS = (
 )  # of the quadrature, and of each round of the search for where it is wanted
 NEGLIGIBLE = 25.0  # nats: what is left out is e^-25 of the integral
 PORTION = 2**23  # numbers at a time, 8 bytes each, a few of them alive
+ALIVE = 6  # of those at a time, in a backward pass
 STEEPEST = 30.0  # of (h - c) / tau: e^-e^30 is 0, and e^30 is a number
 
 
@@ -57,6 +58,11 @@ class Exact(TransitionProb):
         rows = torch.arange(len(sizes), device=logits.device).split(1)
         parts = zip(logits.split(sizes), rows, strict=True)
         return torch.cat([self._of_row(part, transition.select(row)) for part, row in parts])
+
+    @classmethod
+    def scratch(cls, logits: int) -> float:
+        """Count the integrand at the nodes that are computed together."""
+        return ALIVE * 8.0 * min(PORTION, NODES * logits)
 
     def _of_row(self, logits: Tensor, transition: Transition) -> Tensor:
         """Score one transition: Float [M, V] -> Float [1]."""
