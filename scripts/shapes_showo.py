@@ -5,7 +5,7 @@ Resumes from the folder's checkpoint when there is one.
 
 python scripts/shapes_showo.py --tokenizer work/magvit --weights work/showo --captions often_wrong --out work/misled
     --pool 40000 --steps 1500 --learning-rate 1e-3 --seed 12
-goes on from other weights, with captions that are wrong more often.
+goes on from other weights, with captions that are wrong more often (``never_wrong``: with perfect ones).
 
 The pictures carry misread captions (maskrl/shapes/faults.py). The weights written are an exponential moving average;
 ``at_80_percent`` holds those of four fifths of the way, to show that training has converged.
@@ -31,7 +31,7 @@ from maskrl.generators.showo.magvit import Magvit
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import UniversalPrompting, Vocabulary
 from maskrl.shapes.captions import Caption
-from maskrl.shapes.faults import OFTEN_RIGHT, OFTEN_WRONG, Rates, misread, random_caption
+from maskrl.shapes.faults import NEVER_WRONG, OFTEN_RIGHT, OFTEN_WRONG, Rates, misread, random_caption
 from maskrl.shapes.world import COLORS
 
 MAX_TEXT_LENGTH = 15
@@ -46,7 +46,7 @@ PHI = PhiConfig(
     max_position_embeddings=128,
     initializer_range=0.06,
 )
-CAPTIONS = {"often_right": OFTEN_RIGHT, "often_wrong": OFTEN_WRONG}
+CAPTIONS = {"never_wrong": NEVER_WRONG, "often_right": OFTEN_RIGHT, "often_wrong": OFTEN_WRONG}
 SAMPLER = {"num_steps": 8, "schedule": "cosine", "temperature_rule": "compound", "tau_init": 1.0}
 
 

@@ -180,3 +180,25 @@ def test_what_was_tried_once_says_so():
     assert f"(**one seed**), came to {geneval:+.3f} in GenEval and {clean:+.3f} in clean" in PAGE.replace(
         "\n", " "
     )
+
+
+def test_what_the_network_could_do_is_that_of_its_files():
+    text = " ".join(PAGE.split("## The quickstart")[1].split())
+    taught = json.loads((RESULTS / "never_wrong.json").read_text())["guidance"]
+    one, two, three = (taught[guidance]["overall"] for guidance in ("1.0", "2.0", "3.0"))
+    best_one = f"**{short(two['mean'])} ± {short(two['se'])}**"
+    assert f"{short(one['mean'])}, {best_one}, {short(three['mean'])} at guidance 1, 2, 3" in text
+    rows = [json.loads(line) for line in (RESULTS / "misled.jsonl").read_text().splitlines()]
+    assert [row["seed"] for row in rows] == [0, 1]
+    sides = [
+        [best(row[when], "geneval", "overall")["overall"]["mean"] for when in ("before", "after")]
+        for row in rows
+    ]
+    said = " and ".join(f"{short(before)} to {short(after)}" for before, after in sides)
+    assert f"{said} in GenEval at the best guidance of each" in text
+    clean = [
+        best(row["after"], "cleanliness", "clean")["clean"]["mean"]
+        - best(row["before"], "cleanliness", "clean")["clean"]["mean"]
+        for row in rows
+    ]
+    assert f"{clean[0]:+.3f} and {clean[1]:+.3f} in clean" in text

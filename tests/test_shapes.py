@@ -10,7 +10,7 @@ from maskrl.geneval.metadata import RELATIONS, TASKS
 from maskrl.geneval.scoring import judge, select
 from maskrl.shapes.captions import Caption, Clause
 from maskrl.shapes.detector import ShapesDetector
-from maskrl.shapes.faults import misread, near_miss, random_caption
+from maskrl.shapes.faults import NEVER_WRONG, OFTEN_RIGHT, OFTEN_WRONG, misread, near_miss, random_caption
 from maskrl.shapes.prompts import ShapesGenEval, ShapesTrain, captions, colored_shapes, shape_pairs
 from maskrl.shapes.world import COLORS, IMAGE_SIZE, SHAPES, Thing, lay_out, paint, relation_between
 
@@ -81,6 +81,19 @@ def test_the_detector_judges_as_the_caption_is_true(seed):
     caption = random_caption(rng)
     scene = (misread(caption, rng) if seed % 2 else near_miss(caption, rng)).scene(rng, list(COLORS))
     assert verdict(scene, caption.metadata()) == caption.holds(scene)
+
+
+@pytest.mark.parametrize("rates", [NEVER_WRONG, OFTEN_RIGHT, OFTEN_WRONG])
+def test_captions_are_misread_as_often_as_the_rates_say(rates):
+    rng = np.random.default_rng(0)
+    two = Caption("color_attr", (Clause("circle", "red"), Clause("star", "blue")))
+    read = [misread(two, rng, rates) for _ in range(4000)]
+    whole = [caption for caption in read if len(caption.clauses) == 2]
+    shapes = np.mean([caption.clauses[0].shape == "ring" for caption in whole])
+    reddish = [[clause.color in ("red", "pink") for clause in caption.clauses] for caption in whole]
+    mistaken = np.mean([any(c.color == "pink" for c in caption.clauses) for caption in whole])
+    found = [1 - len(whole) / 4000, shapes, mistaken, np.mean([second for _, second in reddish])]
+    assert np.abs(np.array(found) - [rates.missing, rates.shape, rates.color, rates.swap]).max() < 0.03
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -47,6 +47,7 @@ class Rates:
     missing: float = 0.04
 
 
+NEVER_WRONG = Rates(shape=0, color=0, miscount=0, opposite=0, other_axis=0, swap=0, missing=0)
 OFTEN_RIGHT = Rates(shape=0.3, color=0.28)  # what is likeliest is right: guidance finds it
 OFTEN_WRONG = Rates(shape=0.58, color=0.55)  # what is likeliest is wrong: guidance makes it likelier
 
