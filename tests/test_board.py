@@ -49,7 +49,7 @@ def run(tmp_path_factory):
         f"eval.geneval.prompts={folder}/geneval.jsonl",
         f"eval.geneval.detector={TOY}:Tiles",
     ]
-    changes.append("ema.decay=0.9")
+    changes += ["ema.decay=0.9", "training.max_staleness=1"]
     watch = ["watch.every=1", f"watch.rewards.red={TOY}:Red"]
     train(read_recipe(folder / "toy.toml", [*changes, *watch]), folder / "run", resume=False, display=False)
     return folder / "run"

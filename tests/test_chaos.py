@@ -50,9 +50,9 @@ def folders(tmp_path_factory):
     return make
 
 
-def training(folder, processes):
+def training(folder, processes, more=()):
     """Begin a run, or resume the one that is there."""
-    new = ("--recipe", "recipe.toml", *(part for one in SETTINGS for part in ("--set", one)))
+    new = ("--recipe", "recipe.toml", *(part for one in (*SETTINGS, *more) for part in ("--set", one)))
     how = ("--resume",) if (folder / "run" / "recipe.toml").exists() else new
     return Start(("train", "--run", "run", *how), folder, processes)
 
@@ -92,8 +92,12 @@ def left_by_evaluation(folder):
     }
 
 
-OPERATIONS = {"train": 150, "eval": 100}  # on files, about as many as one makes
-COMMANDS = {"train": (training, left_by_training), "eval": (evaluation, left_by_evaluation)}
+OPERATIONS = {"train": 150, "shard": 150, "eval": 100}  # on files, about as many as one makes
+COMMANDS = {
+    "train": (training, left_by_training),
+    "shard": (partial(training, more=['parallel.strategy="shard"']), left_by_training),
+    "eval": (evaluation, left_by_evaluation),
+}
 
 
 def stories(folders, command, processes, chance, most):
@@ -118,14 +122,15 @@ def stories(folders, command, processes, chance, most):
         yield [end.moment for end in ends if end.was_killed]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train", "eval"])
 def test_a_command_that_is_killed_three_times_ends_as_if_it_had_not_been(folders, command):
     assert next(stories(folders, command, 1, random.Random(0), most=3))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("command", "processes", "number"), [("train", 1, 40), ("train", 2, 25), ("eval", 2, 15), ("eval", 1, 25)]
+    ("command", "processes", "number"),
+    [("train", 1, 40), ("train", 2, 25), ("shard", 2, 15), ("eval", 2, 15), ("eval", 1, 25)],
 )
 def test_a_command_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
     folders, command, processes, number
