@@ -1,6 +1,5 @@
 """A Qwen2.5-VL of the published class and layout, of random weights or taught to score plain colours."""
 
-
 import torch
 from maskrl_unified_reward.pictures import prepare
 from maskrl_unified_reward.question import QUESTION, ask
@@ -109,11 +108,10 @@ def learn(network, processor):
     labels = inputs["input_ids"].clone()
     labels[:, :-length] = -100
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    for step in range(STEPS):
+    for _ in range(STEPS):
         loss = network(**inputs, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if loss.item() < ENOUGH:
             break
-    return step, loss.item()

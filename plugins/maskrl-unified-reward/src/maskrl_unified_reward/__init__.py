@@ -1,4 +1,4 @@
-"""UnifiedReward: a language model that sees looks at a picture, lists what the prompt asks for, and writes down a score.
+"""UnifiedReward: a language model looks at a picture, lists what the prompt asks for, and writes down a score.
 
 Source: Wang et al. 2025 (arXiv 2503.05236) and CodeGoat24/UnifiedReward at ff6f520,
 ``inference_qwen/image_generation/qwen_point_score_image_generation.py``. How we differ: pictures come from memory,

@@ -1,7 +1,7 @@
 """Pictures in the sizes that the network reads: whole patches, and no fewer and no more than it learnt from.
 
-Source: what qwen-vl-utils 0.0.8, which the published code needs, does before transformers' own processor sees a picture:
-Pillow resizes, so that the processor, whose limits are the same, leaves the size alone.
+Source: qwen-vl-utils 0.0.8, through which the published code hands a picture to transformers' processor. Pillow
+resizes, so that the processor, whose limits are the same, leaves the size alone.
 """
 
 from __future__ import annotations

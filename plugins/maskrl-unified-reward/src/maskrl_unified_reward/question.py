@@ -1,7 +1,7 @@
 """What is asked about a picture, and how the score is read from the answer.
 
-The wording is that of CodeGoat24/UnifiedReward at ff6f520 (MIT, Copyright (c) 2025 Yibin Wang), letter by letter: the
-network learnt to answer it and no other.
+The wording is that of CodeGoat24/UnifiedReward at ff6f520 (MIT, Copyright (c) 2025 Yibin Wang), letter by letter: other
+words could have other scores.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from typing import Any
 from maskrl.errors import TrainingError, quote
 
 QUESTION = (
-    "You are given a text caption and a generated image based on that caption. Your task is to evaluate this image based"
-    " on two key criteria:\n"
-    "1. Alignment with the Caption: Assess how well this image aligns with the provided caption. Consider the accuracy of"
-    " depicted objects, their relationships, and attributes as described in the caption.\n"
-    "2. Overall Image Quality: Examine the visual quality of this image, including clarity, detail preservation, color"
-    " accuracy, and overall aesthetic appeal.\n"
-    "Extract key elements from the provided text caption, evaluate their presence in the generated image using the"
-    " format: 'element (type): value' (where value=0 means not generated, and value=1 means generated), and assign a score"
-    " from 1 to 5 after 'Final Score:'.\n"
+    "You are given a text caption and a generated image based on that caption. Your task is to evaluate"
+    " this image based on two key criteria:\n"
+    "1. Alignment with the Caption: Assess how well this image aligns with the provided caption."
+    " Consider the accuracy of depicted objects, their relationships, and attributes as described in"
+    " the caption.\n"
+    "2. Overall Image Quality: Examine the visual quality of this image, including clarity, detail"
+    " preservation, color accuracy, and overall aesthetic appeal.\n"
+    "Extract key elements from the provided text caption, evaluate their presence in the generated"
+    " image using the format: 'element (type): value' (where value=0 means not generated, and value=1"
+    " means generated), and assign a score from 1 to 5 after 'Final Score:'.\n"
     "Your task is provided as follows:\n"
     "Text Caption: [{prompt}]"
 )
