@@ -23,6 +23,7 @@ PUBLIC = {
     "grpo.guidance",
     "interfaces",
     "pixels",
+    "quiet",
     "testing",
     "types",
     "weights",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers.utils import logging
 
 from maskrl import files
 from maskrl.component import open_path
 from maskrl.errors import RecipeError
 from maskrl.geneval.coco import CLASSES
 from maskrl.geneval.mmdet_checkpoint import convert, read_checkpoint
+from maskrl.quiet import quiet
 from maskrl.weights import first_line, is_hub_id, unreachable
 
 OFFICIAL = "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth"
@@ -107,7 +106,7 @@ def _from_transformers(source: str) -> nn.Module:
 
 
 def _load(source: str | None, what: str, **settings: Any) -> nn.Module:
-    with _quiet():
+    with quiet():
         network, told = transformers.Mask2FormerForUniversalSegmentation.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **settings
         )
@@ -120,17 +119,3 @@ def _load(source: str | None, what: str, **settings: Any) -> nn.Module:
             )
     module: nn.Module = network
     return module.float().eval().requires_grad_(False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing a bar and listing the weights that do not matter."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

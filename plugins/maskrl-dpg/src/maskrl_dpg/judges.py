@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 from transformers import AutoTokenizer, BlipConfig, BlipForQuestionAnswering
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from transformers.utils import logging
 
 from maskrl.errors import RecipeError
 from maskrl.pixels import to_bytes
+from maskrl.quiet import quiet
 from maskrl.weights import as_state_dict, built_from, find_file, first_line, read_file, read_json
 
 LONGEST_ANSWER = 8  # tokens; one that counts has one
@@ -101,7 +100,7 @@ def load_network(source: str) -> Any:
     sizes_file = find_file(source, "config.json")
     path = find_file(source, "model.safetensors", "pytorch_model.bin")
     tensors = as_state_dict(read_file(path), path)
-    with built_from(sizes_file), _quiet():
+    with built_from(sizes_file), quiet():
         network, told = BlipForQuestionAnswering.from_pretrained(
             None,
             config=BlipConfig.from_dict(read_json(sizes_file)),
@@ -156,17 +155,3 @@ def by_length(ids: Sequence[Sequence[int]]) -> list[list[int]]:
     for i, one in enumerate(ids):
         places[len(one)].append(i)
     return list(places.values())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing a bar and listing what is told below."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

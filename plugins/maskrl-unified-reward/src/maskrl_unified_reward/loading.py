@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-from transformers.utils import logging
 
 from maskrl.component import open_path
 from maskrl.errors import RecipeError
+from maskrl.quiet import quiet
 from maskrl.weights import find_file, first_line, read_json, unreachable
 from maskrl_unified_reward.question import LONGEST_ANSWER
 
@@ -34,7 +34,7 @@ def load_network(source: str, dtype: torch.dtype) -> Any:
         raise RecipeError(
             f"{str(path)!r} describes a {kind!r}, no {KIND!r}; take an UnifiedReward of Qwen2.5-VL"
         )
-    with _reading("the network", source), _quiet():
+    with _reading("the network", source), quiet():
         network, told = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             open_path(source),
             dtype=dtype,
@@ -71,7 +71,7 @@ def load_processor(source: str, sizes: Any) -> Any:
     Raises:
         RecipeError: it is not there, is damaged, or is another network's.
     """
-    with _reading("the processor", source), _quiet():
+    with _reading("the processor", source), quiet():
         processor = Qwen2_5_VLProcessor.from_pretrained(open_path(source))
     if processor.chat_template is None:
         raise RecipeError(
@@ -100,17 +100,3 @@ def _reading(what: str, source: str) -> Iterator[None]:
         if Path(open_path(source)).is_dir():
             raise RecipeError(f"{what} in {source!r} cannot be read: {first_line(error)}") from error
         raise RecipeError(unreachable(f"{what} of {source!r}", error)) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from drawing a bar and listing what is told in one line."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
