@@ -50,7 +50,7 @@ class Counted(Generic[Network]):
 def measure(counted: Counted[Network]) -> Cost:
     """Count parameters, FLOPs and bytes."""
     network = counted.build()
-    parameters, adapters = _count(network), _adapter_sizes(network, counted.spec.lora_targets)
+    parameters, adapters = parameters_of(network), adapter_sizes(network, counted.spec.lora_targets)
     with FakeTensorMode(), torch.no_grad():
         on_the_cpu(network)
         nowhere, one = (
@@ -64,7 +64,7 @@ def measure(counted: Counted[Network]) -> Cost:
     return Cost(
         spec=counted.spec,
         parameters=parameters,
-        frozen_parameters=sum(map(_count, (*counted.readers, counted.decoder))),
+        frozen_parameters=sum(map(parameters_of, (*counted.readers, counted.decoder))),
         adapter_sizes=adapters,
         prompt_flops=0.0,
         image_flops=nowhere,
@@ -108,11 +108,13 @@ def _places(number: int, num_tokens: int) -> Places:
     return places // num_tokens, places % num_tokens
 
 
-def _count(module: nn.Module) -> int:
+def parameters_of(module: nn.Module) -> int:
+    """Count the parameters of a network."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _adapter_sizes(network: nn.Module, targets: Sequence[str]) -> dict[str, int]:
+def adapter_sizes(network: nn.Module, targets: Sequence[str]) -> dict[str, int]:
+    """Return, by the last part of a layer's name, what a rank of adapters adds to all layers of that name."""
     sizes: Counter[str] = Counter()
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in targets:

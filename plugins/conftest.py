@@ -4,17 +4,14 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import gc
 import math
 import sys
 import zlib
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 import maskrl  # noqa: F401  # its guard must stand before anything imports torchvision
 from maskrl.flops import count_flops
@@ -22,6 +19,9 @@ from maskrl.footprint import Scored
 from maskrl.types import Pass, StepIndex
 
 sys.path[:0] = [str(source) for source in sorted(Path(__file__).parent.glob("*/src"))]
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from peaks import peak_of  # noqa: E402  # of the suite beside it
 
 
 def noise(name, *shape):
@@ -106,15 +106,6 @@ def planned_and_measured():
         return (planned, peak_of(run)), (flops, count_flops(run))
 
     return compare
-
-
-def peak_of(run):
-    """The most bytes that the CPU's allocator has handed out at a time while something ran."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run()
-    sizes = [e.nbytes() for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(accumulate(sizes, initial=0))
 
 
 FAULTS = {

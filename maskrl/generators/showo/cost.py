@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PhiConfig
 
+from maskrl.counting import adapter_sizes, parameters_of
 from maskrl.errors import RecipeError
 from maskrl.flops import count_flops
 from maskrl.footprint import Allocations
@@ -33,9 +33,9 @@ def measure(
         last_product = 2 * phi.intermediate_size * phi.hidden_size  # of a layer, at one position
         return Cost(
             spec=spec,
-            parameters=_count(network),
-            frozen_parameters=_count(magvit),
-            adapter_sizes=_adapter_sizes(network, spec.lora_targets),
+            parameters=parameters_of(network),
+            frozen_parameters=parameters_of(magvit),
+            adapter_sizes=adapter_sizes(network, spec.lora_targets),
             prompt_flops=prompt,
             image_flops=nowhere,
             position_flops=one - nowhere + 2 * phi.hidden_size * spec.num_codes,
@@ -87,15 +87,3 @@ def _decoding(magvit: Magvit, codes: Tensor) -> float:
     with Allocations([*magvit.parameters(), *magvit.buffers(), codes]) as allocations:
         magvit.decoder(codes)
     return float(allocations.peak)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _adapter_sizes(network: nn.Module, targets: tuple[str, ...]) -> dict[str, int]:
-    sizes: Counter[str] = Counter()
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in targets:
-            sizes[name.rpartition(".")[2]] += layer.in_features + layer.out_features
-    return dict(sizes)
