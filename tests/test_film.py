@@ -92,11 +92,11 @@ def test_the_page_reads_what_a_run_wrote(tmp_path):
     assert not read_film({**record, "lesson": None}, None).lies_on_image
 
 
-def test_a_run_of_before_says_that_it_has_no_record_and_a_damaged_one_is_left_out(tmp_path):
+def test_a_run_of_before_says_that_it_has_no_record_and_a_damaged_one_is_told(tmp_path):
     folder = write_run(tmp_path / "run", [update(1)])
     assert "kept no record of how its images were unmasked" in render([folder])
     film(folder)
-    assert [len(group.films) for group in recorded_groups(folder)] == [2, 2]
+    assert [len(group.films) for group in recorded_groups(folder, [])] == [2, 2]
     page = render([folder])
     assert page.count('<figure class="film"') == 4
     assert "kept no record" not in page
@@ -104,9 +104,15 @@ def test_a_run_of_before_says_that_it_has_no_record_and_a_damaged_one_is_left_ou
     record = json.loads(path.read_text())
     record["groups"][0]["films"][0]["logp"].pop()
     path.write_text(json.dumps(record))
-    assert "kept no record" in render([folder])
+    page = render([folder])
+    assert "kept no record" in page
+    assert "groups/update_00001.json, or its picture, is damaged" in page
     for group in record["groups"]:
         del group["films"]
     path.write_text(json.dumps(record))
-    assert [len(group.images) for group in recorded_groups(folder)] == [4, 4]
+    assert [len(group.images) for group in recorded_groups(folder, [])] == [4, 4]
     assert "kept no record" in render([folder])
+    assert "is damaged" not in render([folder])
+    picture = path.with_suffix(".png")
+    picture.write_bytes(picture.read_bytes()[:-40])
+    assert "groups/update_00001.json, or its picture, is damaged" in render([folder])

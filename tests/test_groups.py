@@ -22,7 +22,7 @@ def test_every_so_many_updates_leave_their_groups(tmp_path, toy_recipe):
     with Image.open(folder / "update_00004.png") as sheet:
         assert sheet.size == (record["width"] * 4, record["height"] * 2)
     assert max(record["width"], record["height"]) <= LARGEST
-    found = recorded_groups(tmp_path / "run")
+    found = recorded_groups(tmp_path / "run", [])
     assert [group.update for group in found] == [2, 2, 4, 4]
     assert [len(group.images) for group in found] == [4, 4, 4, 4]
     for group in record["groups"]:  # the better one has the larger advantage
@@ -46,9 +46,9 @@ def test_the_image_beside_a_reward_is_its_own(tmp_path):
     (folder / "update_00001.json").write_text(
         json.dumps({"update": 1, "width": 8, "height": 8, "groups": [group]})
     )
-    ((blue, red),) = (group.images for group in recorded_groups(tmp_path))
+    ((blue, red),) = (group.images for group in recorded_groups(tmp_path, []))
     assert blue.address != red.address
     assert (blue.reward, red.reward, red.advantage) == ("0", "1", "+1")
     assert (blue.change, red.change) == ("worse", "better")
     (folder / "update_00001.png").write_bytes((folder / "update_00001.png").read_bytes()[:40])
-    assert recorded_groups(tmp_path) == []
+    assert recorded_groups(tmp_path, []) == []

@@ -43,14 +43,22 @@ class Group:
     films: Sequence[tuple[Painted, Film]]
 
 
-def recorded_groups(run: Path) -> list[Group]:
-    """Return every group of which there is a record, in order; one that is damaged or half there is left out."""
+def recorded_groups(run: Path, troubles: list[str]) -> list[Group]:
+    """Return every group of which there is a record, in order; of one that is damaged ``troubles`` gets a line."""
     found: list[Group] = []
     for path in sorted((run / FOLDER).glob("update_*.json"), key=lambda path: (len(path.stem), path.stem)):
         try:
             found += _read(path)
-        except (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError):  # half a PNG is the last
-            continue
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            IndexError,
+            SyntaxError,
+        ) as error:  # a cut PNG's the last
+            reason = f"{type(error).__name__}: {error}".splitlines()[0].replace(f"{run}/", "")
+            troubles.append(f"{FOLDER}/{path.name}, or its picture, is damaged ({reason}): it is not shown")
     return found
 
 

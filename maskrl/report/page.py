@@ -16,7 +16,7 @@ from maskrl.report.curves import HEADINGS, constants, curves
 from maskrl.report.groups import Group, Painted, extremes, newest, recorded_groups
 from maskrl.report.reading import RunFolder, read_runs
 from maskrl.report.settings import Settings, settings
-from maskrl.report.verdicts import Verdict, by_weight, last_update, verdicts
+from maskrl.report.verdicts import TROUBLE, Verdict, by_weight, last_update, verdicts
 from maskrl.training.display import duration
 
 COLOURS = 6  # runs that a colour tells apart; more begin again
@@ -82,14 +82,17 @@ def render(folders: Sequence[Path], against: str | None = None, live: bool = Fal
 
 def part(run: RunFolder, against: str | None) -> Part:
     """Put together what the page says of a run."""
-    recorded = recorded_groups(run.folder)
+    troubles: list[str] = []
+    recorded = recorded_groups(run.folder, troubles)
     best, worst = extremes(recorded)
     last = newest(recorded)
     films = [film for group in last for _, film in group.films]
     return Part(
         run=run,
         facts=facts(run),
-        verdicts=by_weight([*verdicts(run), *measured.judged(run)]),
+        verdicts=by_weight(
+            [*(Verdict(TROUBLE, line) for line in troubles), *verdicts(run), *measured.judged(run)]
+        ),
         headlines=measured.headlines(run),
         base=measured.only_before(run),
         tables=measured.tables(run),
