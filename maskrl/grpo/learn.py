@@ -14,6 +14,7 @@ from maskrl.errors import TrainingError
 from maskrl.grpo.batch import Batch
 from maskrl.grpo.casts import casting_once
 from maskrl.grpo.collect import encode
+from maskrl.grpo.in_order import in_order
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.logp import asked, log_probs
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
@@ -86,7 +87,7 @@ def learn(learner: Learner, batch: Batch) -> dict[str, float]:
     metrics, drift = dict(NOTHING_LEARNT), dict(NO_DRIFT)
     for number in range(config.num_updates if num_images else 0):
         learner.optimizer.zero_grad(set_to_none=True)
-        with casting_once(pairs.rows.device):
+        with casting_once(pairs.rows.device), in_order(pairs.rows.device):
             scores = _accumulate(learner, batch, pairs, old_logp, reference, num_images)
         if number == 0 and batch.old_logp is not None:
             drift = _drift(learner, pairs, scores)
