@@ -1,5 +1,7 @@
 """Before the first update: processes that have read other things are refused, by the name of what differs."""
 
+import signal
+
 import pytest
 from chaos import Start, go
 
@@ -71,6 +73,6 @@ def test_other_prompts_on_another_process_end_both_in_one_line(toy_recipe, tmp_p
     toy = toy_recipe.read_text().partition('name = "')[2].partition(":")[0]
     arguments = [f"{toy}:Red" if part == "clip" else part for part in command]
     end = go(Start((*arguments, "--recipe", str(toy_recipe)), tmp_path, processes=2))
-    assert end.codes == [2, 2], end.said
+    assert set(end.codes) in ({2}, {2, -signal.SIGTERM}), end.said  # the slower is told to end, as by torchrun
     assert end.said.count("maskrl: ") == 1
     assert "process 1 has read other inputs than process 0: prompts" in end.said
