@@ -86,13 +86,13 @@ class Recipe(ComponentConfig):
 
     @property
     def adapters(self) -> Path | None:
-        """Whose adapters stand beside the generator: a checkpoint of the run that is painted. It is no setting."""
+        """Whose adapters stand beside the generator: a run's checkpoint, or a folder of theirs. It is no setting."""
         return self._adapters
 
-    def with_adapters(self, checkpoint: Path) -> Self:
-        """Return the recipe with the adapters of a checkpoint."""
+    def with_adapters(self, folder: Path) -> Self:
+        """Return the recipe with the adapters of a checkpoint, or of a folder in peft's layout."""
         copy = self.model_copy()
-        copy._adapters = checkpoint
+        copy._adapters = folder
         return copy
 
     @model_validator(mode="after")

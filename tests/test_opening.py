@@ -73,6 +73,8 @@ def test_other_prompts_on_another_process_end_both_in_one_line(toy_recipe, tmp_p
     toy = toy_recipe.read_text().partition('name = "')[2].partition(":")[0]
     arguments = [f"{toy}:Red" if part == "clip" else part for part in command]
     end = go(Start((*arguments, "--recipe", str(toy_recipe)), tmp_path, processes=2))
-    assert set(end.codes) in ({2}, {2, -signal.SIGTERM}), end.said  # the slower is told to end, as by torchrun
+    assert set(end.codes) in ({2}, {2, -signal.SIGTERM}), (
+        end.said
+    )  # the slower is told to end, as by torchrun
     assert end.said.count("maskrl: ") == 1
     assert "process 1 has read other inputs than process 0: prompts" in end.said

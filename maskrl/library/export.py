@@ -6,35 +6,42 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from maskrl import files
+from maskrl.component import Needs
 from maskrl.errors import RecipeError
 from maskrl.evals.comparison import compare_files
 from maskrl.evals.results import RESULT, read_result
 from maskrl.library.sources import saved_settings, weights_of
+from maskrl.recipe import read_recipe
 from maskrl.recipe_file import read_toml
+from maskrl.runtime.adapter_files import write_adapters
 from maskrl.runtime.checkpoint import STATE
 from maskrl.runtime.record_file import read_record
+from maskrl.sections import LoraConfig
 from maskrl.training.opening import results_folder
 
 CARD, FOLDER = "README.md", "PATH/OF/THIS/FOLDER"
+Adapters = Literal["merged", "apart"]
 SECTIONS = ("transition", "reward", "filter", "reducer", "grpo", "sampling", "training", "lora", "ema")
 
 
-def export(run: Path, to: Path, checkpoint: Path | None = None) -> Path:
-    """Write the weights of a run's checkpoint into a new folder, with a card; adapters are merged into them.
+def export(run: Path, to: Path, checkpoint: Path | None = None, adapters: Adapters = "merged") -> Path:
+    """Write the weights of a run's checkpoint into a new folder, with a card.
 
     Args:
         run: its folder.
         to: a folder that is not there yet, or empty. It is whole or absent, whatever happens on the way.
         checkpoint: the checkpoint's name or folder; None: the newest.
+        adapters: of a run with ``[lora]``: merged into the weights, in fp32, in the generator's published layout; or
+            apart, without the weights, in peft's.
 
     Returns:
         The folder.
 
     Raises:
-        RecipeError: there is no run or checkpoint, or the folder is taken.
+        RecipeError: there is no run or checkpoint, or the folder is taken; or no adapters were trained.
         TrainingError: the checkpoint is damaged, or the folder cannot be written.
     """
     if not (run / "recipe.toml").is_file():
@@ -46,14 +53,32 @@ def export(run: Path, to: Path, checkpoint: Path | None = None) -> Path:
         )
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise RecipeError(f"--to {str(to)!r} is there already: name a new folder, so that nothing is lost")
-    card = "\n".join(_card(run, weights)) + "\n"
+    apart = _trained_adapters(run) if adapters == "apart" else None
+    card = "\n".join(_card(run, weights, apart is not None)) + "\n"
     with files.whole_folder(to) as unfinished:
-        shutil.copytree(weights, unfinished, dirs_exist_ok=True)
+        if apart is None:
+            shutil.copytree(weights, unfinished, dirs_exist_ok=True)
+        else:
+            write_adapters(weights.parent, *apart, unfinished)
         files.write_text(unfinished / CARD, card)
     return to
 
 
-def _card(run: Path, weights: Path) -> Iterator[str]:
+def _trained_adapters(run: Path) -> tuple[LoraConfig, bool]:
+    """Return the adapters that a run trains, and whether their average is what it has trained.
+
+    Raises:
+        RecipeError: it trains none.
+    """
+    recipe = read_recipe(run / "recipe.toml", needs=Needs((), ()))
+    if recipe.lora is None:
+        raise RecipeError(
+            f"the run in {str(run)!r} has trained no adapters but the weights themselves: leave out --adapters apart"
+        )
+    return recipe.lora, recipe.ema is not None and recipe.ema.evaluate
+
+
+def _card(run: Path, weights: Path, is_apart: bool) -> Iterator[str]:
     recipe = read_toml(run / "recipe.toml")
     record, state = (
         read_record(run),
@@ -63,19 +88,15 @@ def _card(run: Path, weights: Path) -> Iterator[str]:
     update = int(state["update"])
     generator = recipe["generator"]
     yield from ("---", "library_name: maskrl", "pipeline_tag: text-to-image")
-    yield from ("tags: [masked-generation, reinforcement-learning, grpo]", "---", "")
+    tags = ["masked-generation", "reinforcement-learning", "grpo", *(["peft", "lora"] if is_apart else [])]
+    yield from (f"tags: [{', '.join(tags)}]", "---", "")
     name = generator["name"].rsplit(":", 1)[-1]
     yield from (f"# {name}, after {update} updates of reinforcement learning", "")
-    yield "A generator that paints by unmasking tokens, trained with [maskrl](https://pypi.org/project/maskrl/)."
+    what = "Adapters for a generator" if is_apart else "A generator"
+    yield f"{what} that paints by unmasking tokens, trained with [maskrl](https://pypi.org/project/maskrl/)."
     yield "Its licence is that of the base it was trained from."
-    yield from ("", "## Use", "", "In a recipe, with the path of this folder:", "", "```toml", "[generator]")
     base = contents.get("generator", {})
-    settings = {**generator, **saved_settings(generator["name"], FOLDER)}
-    for key, value in settings.items():
-        if value is not None:
-            shown = value if value == FOLDER else _public(value, base.get(key))
-            yield f"{key} = {json.dumps(shown, ensure_ascii=False)}"
-    yield from ("```", "")
+    yield from _use(recipe, base, is_apart)
     yield from ("## Base", "", "| | |", "|---|---|")
     for key, value in generator.items():
         yield f"| {key} | {_said(_public(value, base.get(key)), base.get(key))} |"
@@ -101,6 +122,26 @@ def _card(run: Path, weights: Path) -> Iterator[str]:
     where = [start.get("processor"), *start.get("devices", [])]
     yield f"| machine | {', '.join(str(one) for one in where if one) or 'unknown'} |"
     yield from _results(run, recipe, update)
+
+
+def _use(recipe: Mapping[str, Any], base: Mapping[str, Any], is_apart: bool) -> Iterator[str]:
+    """Say how to paint with what is in the folder."""
+    generator = recipe["generator"]
+    settings = dict(generator) if is_apart else {**generator, **saved_settings(generator["name"], FOLDER)}
+    with_path = "with the base" if is_apart else "with the path of this folder"
+    yield from ("", "## Use", "", f"In a recipe, {with_path}:", "", "```toml", "[generator]")
+    for key, value in settings.items():
+        if value is not None:
+            shown = value if value == FOLDER else _public(value, base.get(key))
+            yield f"{key} = {json.dumps(shown, ensure_ascii=False)}"
+    if is_apart:
+        dtype = recipe["lora"].get("base_dtype", "fp32")
+        yield from ("", "[lora]", f'base_dtype = "{dtype}"  # what the base was kept in')
+    yield from ("```", "")
+    if is_apart:
+        yield f"Then `maskrl sample PROMPT --recipe RECIPE --checkpoint {FOLDER}`, or `maskrl eval` likewise."
+        yield "The layout is that of [peft](https://huggingface.co/docs/peft); layers are called as in the base."
+        yield ""
 
 
 def _results(run: Path, recipe: Mapping[str, Any], update: int) -> Iterator[str]:

@@ -81,7 +81,7 @@ def _read_run(recipe: str, overrides: Sequence[str], weights: Path, needs: Needs
 
 
 def _read(recipe: str, overrides: Sequence[str], weights: Path | None, needs: Needs) -> Recipe:
-    """Read a recipe, its generator set to the weights in a folder."""
+    """Read a recipe, its generator set to the weights in a folder, or to the adapters that stand beside its own."""
     from maskrl.component import Needs
     from maskrl.recipe import read_recipe
 
@@ -89,6 +89,10 @@ def _read(recipe: str, overrides: Sequence[str], weights: Path | None, needs: Ne
         return read_recipe(recipe, overrides, needs)
     if not weights.is_dir():
         raise RecipeError(f"there is no checkpoint folder {str(weights)!r}")
+    from maskrl.runtime.adapter_files import holds_adapters
+
+    if holds_adapters(weights):
+        return read_recipe(recipe, overrides, needs).with_adapters(weights.resolve())
     name = read_recipe(recipe, overrides, Needs((), ())).generator.name
     return read_recipe(recipe, [*_saved_settings(name, weights.resolve()), *overrides], needs)
 
@@ -178,6 +182,7 @@ def build_sampler(recipe: Recipe, num_steps: int | None = None) -> Sampler:
         RecipeError: its settings are wrong.
     """
     from maskrl.grpo.config import resolve
+    from maskrl.runtime.adapter_files import adapt_as_published, holds_adapters
     from maskrl.runtime.autocast import Autocast
     from maskrl.runtime.checkpoint import EMA, PARAMETER
     from maskrl.runtime.lora import adapt_as_trained
@@ -185,7 +190,9 @@ def build_sampler(recipe: Recipe, num_steps: int | None = None) -> Sampler:
 
     placement = Placement(recipe.training.device)
     generator = recipe.generator.build()
-    if recipe.lora is not None and recipe.adapters is not None:
+    if recipe.adapters is not None and holds_adapters(recipe.adapters):
+        adapt_as_published(generator, recipe.adapters, recipe.lora)
+    elif recipe.lora is not None and recipe.adapters is not None:
         is_averaged = recipe.ema is not None and recipe.ema.evaluate
         whose = EMA if is_averaged else PARAMETER
         adapt_as_trained(generator, recipe.lora, recipe.seed, recipe.adapters, whose)

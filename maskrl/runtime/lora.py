@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from maskrl.runtime.wrapper import Wrapper
 from maskrl.sections import LoraConfig
 from maskrl.shards import whole
 from maskrl.types import StepIndex
+
+if TYPE_CHECKING:
+    from peft import LoraConfig as PeftConfig
 
 ADAPTER = "default"  # peft's name of the only adapter
 
@@ -82,32 +85,62 @@ def adapt_network(module: nn.Module, targets: list[str], config: LoraConfig, see
     Raises:
         RecipeError: peft is missing, or the network has no such layers, or one is not linear.
     """
+    settings = settings_of(config, targets)
+    kept_in(module, config.base_dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # the same adapters on every process
+        inject(module, settings, f"lora.targets = {targets}")
+    module.register_state_dict_post_hook(_merge)
+
+
+def peft_package() -> Any:
+    """Return peft, which is an extra, and slow to import.
+
+    Raises:
+        RecipeError: it is missing.
+    """
     try:
-        import peft  # an extra, and slow to import
+        import peft
     except ModuleNotFoundError as error:
         raise RecipeError("[lora] needs the package 'peft': pip install 'maskrl[lora]'") from error
-    settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha or config.rank, target_modules=targets)
+    return peft
+
+
+def settings_of(config: LoraConfig, targets: list[str]) -> PeftConfig:
+    """Return a recipe's adapters, beside layers of these names, as peft is told of them.
+
+    Raises:
+        RecipeError: peft is missing.
+    """
+    alpha = config.alpha or config.rank
+    settings: PeftConfig = peft_package().LoraConfig(r=config.rank, lora_alpha=alpha, target_modules=targets)
+    return settings
+
+
+def kept_in(module: nn.Module, dtype: Literal["fp32", "bf16"]) -> None:
+    """Freeze a network, its weights in a dtype."""
     module.requires_grad_(False)
-    if config.base_dtype == "bf16":
+    if dtype == "bf16":
         for parameter in module.parameters():  # not the buffers: rotary angles would be wrong
             parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def inject(module: nn.Module, settings: PeftConfig, what: str) -> None:
+    """Put adapters, in fp32, beside the linear layers that their settings name.
+
+    Raises:
+        RecipeError: the network has no such layers, or one is not linear; ``what`` says who named them.
+    """
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)  # the same adapters on every process
-            peft.inject_adapter_in_model(settings, module)
+        peft_package().inject_adapter_in_model(settings, module)
     except ValueError as error:
-        raise RecipeError(
-            f"lora.targets = {targets}: the network of this generator has no such layers"
-        ) from error
+        raise RecipeError(f"{what}: the network of this generator has no such layers") from error
     for name, layer in _adapted(module):
         if not isinstance(layer.get_base_layer(), nn.Linear):
-            raise RecipeError(
-                f"lora.targets = {targets}: {name!r} is no linear layer; name linear layers alone"
-            )
+            raise RecipeError(f"{what}: {name!r} is no linear layer; name linear layers alone")
         for part in (layer.lora_A, layer.lora_B):
             part.float()
     module.eval()
-    module.register_state_dict_post_hook(_merge)
 
 
 def _adapted(module: nn.Module) -> Iterator[tuple[str, Any]]:
