@@ -44,6 +44,7 @@ PLACED = (*CHANGES, *FEW, "reward.name=judges.py:Terms", "grpo.advantage_of=term
         pytest.param(
             1, ("training.max_staleness=1", "training.lr_schedule=constant"), marks=pytest.mark.slow
         ),
+        pytest.param(1, ("parallel.strategy=shard",), marks=pytest.mark.slow),
     ],
 )
 def test_one_process_judges_for_both(folder, monkeypatch, rank, more):  # noqa: F811
