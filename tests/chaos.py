@@ -65,7 +65,7 @@ def go(start: Start, kill: Kill | None = None) -> End:
 
     Where one of several processes is killed the others end by themselves, as launchers expect of them.
     """
-    began, port = time.time(), _free_port()
+    began, port = time.time(), free_port()
     workers = [
         SERVER.Process(target=_work, args=(start, kill, rank, port)) for rank in range(start.processes)
     ]
@@ -93,7 +93,7 @@ def _end(workers) -> None:
         alive = [worker for worker in alive if worker.is_alive()]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
