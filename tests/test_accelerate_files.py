@@ -81,7 +81,7 @@ def test_two_nodes_are_begun_as_the_file_says(toy_recipe):
 
 
 SLURM = {
-    "srun": 'shift\nexec "$@"',
+    "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
     "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
     "scontrol": 'if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> queued; fi',
 }

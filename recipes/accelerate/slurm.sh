@@ -17,7 +17,7 @@ export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=800
 begin=(--recipe "$recipe")
 if [ -e "$run/run.json" ]; then begin=(--resume); fi
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --kill-on-bad-exit=0 torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "${SLURM_GPUS_PER_NODE:-8}" \
+srun --kill-on-bad-exit=0 --wait=900 torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "${SLURM_GPUS_PER_NODE:-8}" \
     --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:${MASTER_PORT:-29500}" \
     -m maskrl -- train --run "$run" "${begin[@]}" "$@" &
 step=$!
