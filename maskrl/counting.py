@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Generic, TypeVar
 
 import torch
@@ -51,12 +51,12 @@ def measure(counted: Counted[Network]) -> Cost:
     """Count parameters, FLOPs and bytes."""
     network = counted.build()
     parameters, adapters = parameters_of(network), adapter_sizes(network, counted.spec.lora_targets)
-    with FakeTensorMode(), torch.no_grad():
-        on_the_cpu(network)
+    with torch.device("meta"), torch.no_grad():
         nowhere, one = (
             count_flops(partial(counted.predict, network, 1, _places(number, counted.spec.num_tokens)))
             for number in (0, 1)
         )
+    with FakeTensorMode(), torch.no_grad():
         present = on_the_cpu(counted.decoder)
         decode_flops = count_flops(counted.paint)
         with Allocations(present) as allocations:
@@ -72,7 +72,9 @@ def measure(counted: Counted[Network]) -> Cost:
         position_flops=one - nowhere,
         decode_flops=decode_flops,
         decode_bytes=float(allocations.peak),
-        footprint=partial(_footprint, counted),
+        footprint=cache(
+            partial(_footprint, counted)
+        ),  # savings of memory change one pass and leave the others
     )
 
 
@@ -83,8 +85,7 @@ def _again_flops(counted: Counted[Network], network: Network) -> float:
         nowhere = _places(0, counted.spec.num_tokens)
         counted.predict(network, 1, nowhere).sum().backward()
 
-    with FakeTensorMode():
-        on_the_cpu(network)
+    with torch.device("meta"):
         plain = count_flops(train)
         counted.recompute(network)
         return count_flops(train) - plain

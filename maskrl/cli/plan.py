@@ -102,7 +102,7 @@ def _advice(recipe: Recipe, made: Plan, processes: int, limit: float) -> str:
     from maskrl.training.savings import cheaper
 
     for changes, less in cheaper(recipe):
-        if (peak := plan_of(less, made.cost, processes).peak) <= limit:
+        if (peak := plan_of(less, made.cost, made.judging, processes).peak) <= limit:
             sets = " ".join(f"--set {change}" for change in changes)
             return f"more than {limit / GIB:.3g} GiB; {_size(peak)} with {sets}"
     return f"more than {limit / GIB:.3g} GiB, whatever is saved: take a larger device"

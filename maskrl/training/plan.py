@@ -5,7 +5,7 @@ Estimates: allocators, libraries and fragments take more. Sizes and FLOPs of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -39,6 +39,7 @@ class Plan:
 
     Attributes:
         cost: of the generator.
+        judging: of the reward, then of those that watch: parameters, and FLOPs for an image.
         trained: numbers that training moves.
         memory: bytes by part that are there throughout; "gradients" while an update learns only.
         transient: bytes by stage that are there for a while; the largest counts.
@@ -52,6 +53,7 @@ class Plan:
     """
 
     cost: Cost
+    judging: Sequence[tuple[int, float]]
     trained: int
     memory: Mapping[str, float]
     transient: Mapping[str, float]
@@ -90,18 +92,37 @@ def plan(recipe: Recipe, text_tokens: int, processes: int) -> Plan:
         RecipeError: the generator does not say what it costs, or sizes do not fit each other.
     """
     cost = recipe.generator.component.cost(recipe.generator.config, text_tokens=text_tokens)
-    return plan_of(recipe, cost, processes)
+    return plan_of(recipe, cost, cost_of_judging(recipe), processes)
 
 
-def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
-    """Do as :func:`plan` for a generator whose cost is known.
+def cost_of_judging(recipe: Recipe) -> list[tuple[int, float]]:
+    """Ask a recipe's reward, then those that watch: parameters, and FLOPs for an image.
+
+    One that does not say counts for nothing.
 
     Raises:
-        RecipeError: sizes do not fit each other, or a term of a reward does not say what it costs.
+        RecipeError: what it reads to say so cannot be read.
+    """
+    return [
+        answers.cost(judge.component, judge.config) if _is_known(judge) else (0, 0.0)
+        for judge in _judges(recipe)
+    ]
+
+
+def plan_of(recipe: Recipe, cost: Cost, judging: Sequence[tuple[int, float]], processes: int) -> Plan:
+    """Do as :func:`plan` for networks whose costs are known.
+
+    Args:
+        recipe: what is planned.
+        cost: of its generator.
+        judging: of its reward, then of those that watch: parameters, and FLOPs for an image.
+        processes: how many there are.
+
+    Raises:
+        RecipeError: sizes do not fit each other.
     """
     training = recipe.training
-    judges = [recipe.reward, *recipe.watch.rewards.values()]
-    (reward_parameters, reward_flops), *watched = (_cost_of_judging(judge) for judge in judges)
+    (reward_parameters, reward_flops), *watched = judging
     reward_parameters += sum(parameters for parameters, _ in watched)
     watched_flops = sum(flops for _, flops in watched) / recipe.watch.every
     images = training.prompts_per_update // processes * recipe.grpo.group_size
@@ -110,6 +131,7 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
     evaluated, evaluation_flops = work.evaluations()
     return Plan(
         cost=cost,
+        judging=judging,
         trained=trained,
         memory=_divided(recipe, _memory(recipe, cost, trained, reward_parameters), processes),
         transient=_transient(recipe, cost, work, trained),
@@ -125,18 +147,17 @@ def plan_of(recipe: Recipe, cost: Cost, processes: int) -> Plan:
         updates=training.updates,
         evaluated=evaluated,
         evaluation_flops=evaluation_flops,
-        uncounted=tuple(judge.component.__name__ for judge in judges if not _is_known(judge)),
+        uncounted=tuple(judge.component.__name__ for judge in _judges(recipe) if not _is_known(judge)),
         is_ahead=training.max_staleness > 0,
     )
 
 
+def _judges(recipe: Recipe) -> list[Chosen[RewardModel]]:
+    return [recipe.reward, *recipe.watch.rewards.values()]
+
+
 def _is_known(judge: Chosen[RewardModel]) -> bool:
     return getattr(judge.component.cost, "__func__", None) is not vars(RewardModel)["cost"].__func__
-
-
-def _cost_of_judging(judge: Chosen[RewardModel]) -> tuple[int, float]:
-    """Ask a reward; one that does not say counts for nothing."""
-    return answers.cost(judge.component, judge.config) if _is_known(judge) else (0, 0.0)
 
 
 def _adapters(cost: Cost, lora: LoraConfig) -> int:
@@ -227,6 +248,7 @@ def _logit_bytes(recipe: Recipe) -> int:
 
 def _footprint(recipe: Recipe, cost: Cost, rows: int, masked: int, texts: int) -> Footprint:
     """Follow a pass: of the loss, where texts are read in it, or of the rollout."""
+    lora = recipe.lora
     run = Pass(
         rows=rows,
         masked=masked,
@@ -234,18 +256,22 @@ def _footprint(recipe: Recipe, cost: Cost, rows: int, masked: int, texts: int) -
         gradient=texts > 0,
         bf16=recipe.training.dtype == "bf16",
         checkpointing=recipe.training.activation_checkpointing,
-        prepare=_adapter_of(recipe, cost),
+        prepare=Adapted(lora, () if lora is None else lora.targets or tuple(cost.spec.lora_targets)),
     )
     return cost.footprint(run)
 
 
-def _adapter_of(recipe: Recipe, cost: Cost) -> Callable[[nn.Module], object]:
-    """Return what puts a recipe's adapters beside the layers of a network."""
-    lora = recipe.lora
-    if lora is None:
-        return lambda module: None
-    targets = list(lora.targets or cost.spec.lora_targets)
-    return lambda module: adapt_network(module, targets, lora, recipe.seed)
+@dataclass(frozen=True)
+class Adapted:
+    """Puts a recipe's adapters beside the layers of a network; two that put the same are equal."""
+
+    lora: LoraConfig | None
+    targets: tuple[str, ...]
+
+    def __call__(self, module: nn.Module) -> None:
+        """Put them there, untrained."""
+        if self.lora is not None:
+            adapt_network(module, list(self.targets), self.lora, seed=0)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
