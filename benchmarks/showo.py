@@ -50,7 +50,7 @@ from maskrl.grpo.temperature import temperatures
 from maskrl.grpo.unmask import Rule, unmask
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime.autocast import Autocast
-from maskrl.training.plan import matmul_rate
+from maskrl.training.rate import matmul_rate
 from maskrl.transitions.p_theta2 import PTheta2
 from maskrl.types import Cost, Prompt, Stream, Trajectory
 

@@ -129,6 +129,7 @@ def test_a_job_out_of_time_saves_and_is_queued_again_and_goes_on(toy_recipe):
     assert rows == list(range(1, learnt[-1] + 3))
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_is_not_queued_again(tmp_path):
     ended = job(tmp_path, "no_such_recipe", "run")
     said, _ = ended.communicate(timeout=120)

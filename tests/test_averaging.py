@@ -73,6 +73,7 @@ def test_the_average_is_what_its_rule_says():
     assert torch.equal(first, start + 1)
 
 
+@pytest.mark.slow
 def test_a_plan_has_room_for_it():
     plain, averaged = (
         plan(read_recipe("shapes_clip", changes), 20, 1) for changes in ([], ["ema.decay=0.9"])

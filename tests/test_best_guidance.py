@@ -105,6 +105,7 @@ def test_a_run_says_each_at_its_best(recipe, tmp_path, capsys):
     assert found.numbers == results["g4", "after"].numbers
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_passes_of_each_section():
     """Without guidance a step of an image is one pass, with guidance two."""
 

@@ -43,7 +43,9 @@ def test_a_rollout_casts_each_weight_once_whatever_its_steps():
     assert numbers[0] == numbers[1] > 0
 
 
-@pytest.mark.parametrize("changes", [(), ("training.activation_checkpointing=true",)])
+@pytest.mark.parametrize(
+    "changes", [(), pytest.param(("training.activation_checkpointing=true",), marks=pytest.mark.slow)]
+)
 def test_a_pass_casts_each_weight_once_whatever_its_micro_batches(changes, monkeypatch):
     grads = {}
     for size in (16, 4):

@@ -142,7 +142,9 @@ def test_a_usage_error_is_the_users(cli):
     assert cli("train", "--recpe", "x").code == 2
 
 
-@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("signal", "code"), [pytest.param("SIGINT", 130, marks=pytest.mark.slow), ("SIGTERM", 143)]
+)
 def test_signals_end_with_their_own_codes(toy_recipe, tmp_path, signal, code):
     run = tmp_path / "run"
     settings = [f"reward.name={TOY}:Red", "reward.after=2", f"reward.then={signal}", "training.updates=50"]

@@ -205,7 +205,10 @@ def test_an_eight_bit_optimizer_is_saved_and_resumed_exactly(cli, world, tmp_pat
 COMMAND = [sys.executable, "-m", "maskrl", "train"]
 
 
-@pytest.mark.parametrize("output", ["closed pipe", "full disk", "ascii"])
+@pytest.mark.parametrize(
+    "output",
+    ["full disk", *(pytest.param(name, marks=pytest.mark.slow) for name in ("closed pipe", "ascii"))],
+)
 def test_output_that_cannot_be_written_ends_no_run(world, output):
     run = world.parent / "run"
     command = [

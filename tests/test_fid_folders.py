@@ -240,6 +240,7 @@ def peak(folder, out):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_thirty_times_the_images_take_no_more_memory_than_their_names(tmp_path, monkeypatch):
     monkeypatch.setitem(fid.PROTOCOLS, "t2ibenchmark", lambda image: np.asarray(image).transpose(2, 0, 1))
     paint(tmp_path / "first", 1)

@@ -39,6 +39,7 @@ def detector(folder):
     return Mask2FormerDetector(Mask2FormerDetector.Config(weights=str(folder), clip_model=CLIP))
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract(detector):
     check_detector(detector)
     assert detector.classes is CLASSES

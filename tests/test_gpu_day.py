@@ -64,6 +64,7 @@ def test_a_broken_day_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
     assert list(json.loads(out.read_text())["parts"]) == ["a"]
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_takes_too_long_is_a_line():
     found = gpu_day.in_its_own_process("no such part", "tiny", 60)
     assert "invalid choice" in found["failed"]

@@ -65,7 +65,10 @@ class Ranked(PromptSet):
     "command",
     [
         ("train", "--run", "run", "--set", "prompts.train=ranked.py:Ranked"),
-        ("eval", "reward", "--reward", "clip", "--prompts", "ranked.py:Ranked", "--out", "run"),
+        pytest.param(
+            ("eval", "reward", "--reward", "clip", "--prompts", "ranked.py:Ranked", "--out", "run"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_other_prompts_on_another_process_end_both_in_one_line(toy_recipe, tmp_path, command):

@@ -203,6 +203,7 @@ def test_types_are_strict(written, tmp_path):
     assert "no issues found in 16 source files" in out
 
 
+@pytest.mark.slow
 def test_their_own_tests_pass_without_an_installation(written, tmp_path):
     folders = [folder / "tests" for folder in written.values()]
     sources = os.pathsep.join(str(folder / "src") for folder in written.values())

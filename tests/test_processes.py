@@ -103,6 +103,7 @@ def test_two_processes_paint_and_judge_what_one_does(folder):
     assert len(images[0]) == 24
 
 
+@pytest.mark.slow
 def test_an_update_that_does_not_divide_names_what_does(folder):
     odd = launch(folder, "train", "--recipe", "recipe.toml", "--run", "odd", "--quiet")
     assert odd.returncode != 0
@@ -153,13 +154,14 @@ placement.leave()
 """
 
 
+@pytest.mark.slow
 def test_processes_wait_for_hours_while_the_main_one_saves(tmp_path):
     (tmp_path / "patient.py").write_text(PATIENT)
     done = run([*LAUNCH[:-3], str(tmp_path / "patient.py")], timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_an_error_on_one_process_saves_the_updates_of_all_and_is_a_line_on_each(toy_recipe, tmp_path, rank):
     (tmp_path / "fails.py").write_text(
         f"import os, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport toy_run\n"

@@ -74,10 +74,10 @@ def test_the_authors_kind_of_prompt_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "device", "least", "most"),
     [
-        ("showo_clip", 40, 20, 26),
+        pytest.param("showo_clip", 40, 20, 26, marks=pytest.mark.slow),
         ("showo_clip_released", 40, 1.2, 1.6),
-        ("showo_256_clip", 40, 1.5, 2),
-        ("showo_clip_lora", 24, 15, 20),
+        pytest.param("showo_256_clip", 40, 1.5, 2, marks=pytest.mark.slow),
+        pytest.param("showo_clip_lora", 24, 15, 20, marks=pytest.mark.slow),
     ],
 )
 def test_recipes_fit_the_devices_and_the_days_that_they_name(name, device, least, most):

@@ -19,6 +19,7 @@ from maskrl.training.loop import train
 SCRIPT = Path(__file__).with_name("sharded_updates.py")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_divided_is_refused(folder):  # noqa: F811
     with pytest.raises(RecipeError, match="bitsandbytes does not know divided weights; choose 'adamw'"):
         read_recipe(folder / "recipe.toml", ("parallel.strategy=shard", "training.optimizer=adamw_8bit"))
@@ -34,6 +35,7 @@ def test_what_cannot_be_divided_is_refused(folder):  # noqa: F811
     assert "maskrl/cli/__init__.py" not in done.stderr, done.stderr  # no traceback of ours
 
 
+@pytest.mark.slow
 def test_where_one_process_fails_the_other_says_so_and_the_newest_checkpoint_stands(folder):  # noqa: F811
     (folder / "fails.py").write_text(
         f"import os, sys\nsys.path.insert(0, {str(SCRIPT.parent)!r})\nimport toy_run\n"

@@ -43,7 +43,9 @@ def test_numbers_are_never_cut_and_nothing_is_markup(capsys, monkeypatch):
     assert capsys.readouterr().out == "res[/]x\n"
 
 
-@pytest.mark.parametrize("name", ["res[bold]x", "res[/]x", "a b"])
+@pytest.mark.parametrize(
+    "name", ["res[/]x", *(pytest.param(name, marks=pytest.mark.slow) for name in ("res[bold]x", "a b"))]
+)
 def test_a_comparison_survives_a_pipe_of_forty_columns(toy_recipe, tmp_path, cli, name):
     (tmp_path / "geneval.jsonl").write_text(geneval_prompts())
     evaluation = f'prompts = "geneval.jsonl"\ndetector = "{TOY}:Tiles"\nimages_per_prompt = 1\n'

@@ -162,7 +162,9 @@ def test_training_raises_the_reward(folder):
     assert result.before == result.after == {}
 
 
-@pytest.mark.parametrize(("reward_call", "updates_made"), [(1, 0), (6, 3)])
+@pytest.mark.parametrize(
+    ("reward_call", "updates_made"), [pytest.param(1, 0, marks=pytest.mark.slow), (6, 3)]
+)
 def test_a_killed_run_continues_exactly(folder, reward_call, updates_made, monkeypatch):
     whole, killed = folder / "whole", folder / "killed"
     train(recipe_of(folder), whole, resume=False, display=False)

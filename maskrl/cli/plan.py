@@ -39,8 +39,9 @@ def plan(
     """Say what a recipe needs, in memory and time, without loading weights."""
     import torch
 
-    from maskrl.training.plan import check_processes, device_memory, matmul_rate
+    from maskrl.training.plan import check_processes
     from maskrl.training.plan import plan as make_plan
+    from maskrl.training.rate import device_memory, matmul_rate
     from maskrl.training.tables import print_table
 
     chosen = resolve_recipe(recipe, None, None, overrides or (), ("generators", "rewards", "reducers"))

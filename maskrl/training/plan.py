@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 
-import torch
 from torch import nn
 
 from maskrl.component import Chosen
@@ -272,30 +270,6 @@ class Adapted:
         """Put them there, untrained."""
         if self.lora is not None:
             adapt_network(module, list(self.targets), self.lora, seed=0)
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure a device: the best FLOP/s of a large square matrix product, of a second's worth."""
-    size = 8192 if device.type == "cuda" else 1536
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    fastest, until = float("inf"), perf_counter() + 1.0
-    while perf_counter() < until:
-        _wait(device)
-        began = perf_counter()
-        a @ b
-        _wait(device)
-        fastest = min(fastest, perf_counter() - began)
-    return 2 * size**3 / fastest
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def device_memory(device: torch.device) -> float | None:
-    """Return the bytes of a GPU; None for a CPU."""
-    return float(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
 
 
 def check_processes(recipe: Recipe, processes: int) -> None:
