@@ -124,7 +124,8 @@ def stories(folders, command, processes, chance, most):
 
 @pytest.mark.parametrize("command", ["train", "eval"])
 def test_a_command_that_is_killed_three_times_ends_as_if_it_had_not_been(folders, command):
-    assert next(stories(folders, command, 1, random.Random(0), most=3))
+    runs = stories(folders, command, 1, random.Random(0), most=3)
+    assert any(next(runs) for _ in range(4)), "every one was through before its moment came"
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ def run(code, folder):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     scores, reward = run(code, tmp_path)

@@ -101,6 +101,22 @@ def test_the_full_size_is_counted_without_a_hub():
     assert cost.adapter_sizes["fc1"] == cost.adapter_sizes["fc2"] == 24 * 10240
 
 
+def test_steps_that_are_drawn_by_chance_are_planned_at_their_most_and_cost_their_mean():
+    """Beside reducers that always take the first, which have most left to paint, and beside all steps."""
+    every, first, chance = (
+        planned(read_recipe("shapes_clip", [*SMALL, f"reducer={{ {reducer} }}"]), 20, 1)
+        for reducer in (
+            "name = 'none'",
+            "name = 'computational', steps = 2",
+            "name = 'random', steps = 2",
+        )
+    )
+    assert first.pairs == chance.pairs == every.pairs / 2
+    assert chance.transient["update"] == pytest.approx(first.transient["update"])
+    assert chance.flops["update"] == pytest.approx(every.flops["update"] / 2, rel=0.05)
+    assert first.flops["update"] > 1.02 * chance.flops["update"]
+
+
 def test_gradients_are_there_while_a_batch_is_learnt_from_and_not_while_the_next_is_painted():
     setup = set_up(read_recipe("shapes_clip", SMALL))
     make_update(setup, 0)

@@ -68,6 +68,7 @@ def test_two_processes_make_the_updates_of_one(folder):
     assert (folder / "two/samples/before_after.png").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_resume_what_one_began(folder):
     fewer = [*CHANGES, "training.updates=4", "training.lr_schedule=constant", "eval="]
     whole = read_recipe(folder / "recipe.toml", fewer)

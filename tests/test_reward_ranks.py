@@ -41,12 +41,11 @@ PLACED = (*CHANGES, *FEW, "reward.name=judges.py:Terms", "grpo.advantage_of=term
     ("rank", "more"),
     [
         (0, ("training.overlap_reward=true", "training.rollout_batch=5")),
-        pytest.param(
-            1, ("training.max_staleness=1", "training.lr_schedule=constant"), marks=pytest.mark.slow
-        ),
-        pytest.param(1, ("parallel.strategy=shard",), marks=pytest.mark.slow),
+        (1, ("training.max_staleness=1", "training.lr_schedule=constant")),
+        (1, ("parallel.strategy=shard",)),
     ],
 )
+@pytest.mark.slow
 def test_one_process_judges_for_both(folder, monkeypatch, rank, more):  # noqa: F811
     (folder / "judges.py").write_text(JUDGES.format(tests=str(Path(__file__).parent)))
     monkeypatch.chdir(folder)

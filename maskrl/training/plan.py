@@ -211,7 +211,7 @@ def _learning(recipe: Recipe, cost: Cost, work: Work, trained: int) -> float:
     training = recipe.training
     pairs = min(training.micro_batch, work.pairs)
     scored = min(training.score_batch or pairs, pairs)
-    masked = work.asked_on_average()
+    masked = work.asked_at_most()
     rows = pairs * work.branches_in_loss
     network = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
     logits = 2 * _logit_bytes(recipe) * pairs  # and their gradient, or those of the reference

@@ -16,6 +16,8 @@ from maskrl.recipe import Recipe
 from maskrl.training.evaluating import alike, first_of_each, prompts_of
 from maskrl.types import Cost, Prompt, Stream
 
+DRAWS = 64  # of a reducer, which may choose its steps by chance
+
 
 @dataclass(frozen=True)
 class _Painted:
@@ -52,16 +54,22 @@ class Work:
         self.judged = images * (num_steps if recipe.grpo.credit == "step" else 1)
         self._masked = self._masked_at(num_steps, self._sampling)
         self._scores_remasked = recipe.transition.component.needs_remasked or bool(recipe.grpo.kl_coef)
-        steps, _ = answers.train_steps(reducer, num_steps, Stream(recipe.seed))
-        self._steps: list[int] = steps[by_chance(steps, num_steps, self._sampling)].tolist()
+        drawn = (
+            answers.train_steps(reducer, num_steps, Stream(recipe.seed).child("plan", number))[0]
+            for number in range(DRAWS)
+        )
+        self._draws: list[list[int]] = [
+            steps[by_chance(steps, num_steps, self._sampling)].tolist() for steps in drawn
+        ]
+        self._steps_of_an_image = max(map(len, self._draws))
         self.branches = 2 if self._sampling.guidance_train else 1
         self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
-        drawn = [
+        shown = [
             self._sampling,
             *(one.painted_as(self._sampling) for one in recipe.eval.values()),
         ]  # pictures
-        self.branches_in_evaluation = 2 if any(one.guidance_eval for one in drawn) else 1
-        self.pairs = images * len(self._steps)
+        self.branches_in_evaluation = 2 if any(one.guidance_eval for one in shown) else 1
+        self.pairs = images * self._steps_of_an_image
 
     def rollout(self) -> float:
         """Paint every image: a text is read once."""
@@ -118,13 +126,20 @@ class Work:
 
     def asked_on_average(self) -> float:
         """Positions of a trained pair at which codes are scored: the masked ones, or those that it reveals."""
+        return sum(self._asked()) / len(self._draws)
+
+    def asked_at_most(self) -> float:
+        """The same of the update whose steps, where they are drawn by chance, have most of them."""
+        return max(self._asked())
+
+    def _asked(self) -> list[float]:
         left = self._masked if self._scores_remasked else [a - b for a, b in pairwise([*self._masked, 0])]
-        return float(sum(left[t] for t in self._steps) / len(self._steps))
+        return [sum(left[t] for t in steps) / len(steps) for steps in self._draws]
 
     def remasked_at_most(self) -> int:
         """Positions of a trained pair that stay masked, where these are most."""
         left = [*self._masked[1:], 0]
-        return max((left[t] for t in self._steps), default=0)
+        return max((left[t] for steps in self._draws for t in steps), default=0)
 
     def texts(self, pairs: int) -> int:
         """Texts of a pass of so many pairs: they come prompt by prompt."""
@@ -136,7 +151,7 @@ class Work:
         return sum(end // of_one - start // of_one + self.branches_in_loss for start, end in passes)
 
     def _pairs_of_a_prompt(self) -> int:
-        return self.recipe.grpo.group_size * len(self._steps)
+        return self.recipe.grpo.group_size * self._steps_of_an_image
 
     def _masked_at(self, num_steps: int, sampling: Sampling) -> list[int]:
         counts = unmask_counts(self.cost.spec.num_tokens, num_steps, sampling.schedule)
