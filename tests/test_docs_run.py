@@ -93,6 +93,9 @@ def shortened(call):
         for word in call
     ]
     words = [re.sub("^recipes/shapes_clip.toml$", "shapes_clip", word) for word in words]
+    words = ["training.updates=3" if word == "training.updates=200" else word for word in words]
+    if words[0] == "eval" and words[1] not in ("compare", "fid_statistics") and "--images" not in words:
+        words += ["--images-per-prompt", "1"]
     if words[0] == "train" and "--recipe" in words:
         return [*words, *FEW, "--run", f"runs/{abs(hash(tuple(words)))}"]
     return [*words, *FEW] if words[:2] == ["check", "on-policy"] else words
