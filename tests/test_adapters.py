@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_run import geneval_prompts
 
+import maskrl
 from maskrl.library.sources import build_sampler, resolve_recipe
 from maskrl.recipe import read_recipe
 from maskrl.runtime.checkpoint import listed, load
@@ -104,6 +105,7 @@ def test_adapters_apart_are_painted_as_they_were_trained(cli, run):
     for recipe, changes in ((run / "recipe.toml", ["lora.rank=7"]), (run / "recipe.toml", ["lora="])):
         sent = resolve_recipe(str(recipe), None, folder, changes, ("generators",))
         assert torch.equal(logits(build_sampler(sent).generator), trained)
+    assert torch.equal(logits(maskrl.load(run / "recipe.toml", checkpoint=folder).generator), trained)
 
 
 def test_peft_itself_reads_them(cli, run):

@@ -18,7 +18,7 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="A folder with the generator's weights, in their published layout; with --run, a checkpoint's name too.",
+        help="A folder of weights in their published layout, or of adapters in peft's; with --run, a checkpoint's name too.",
     ),
 ]
 SetOption = Annotated[

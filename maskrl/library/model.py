@@ -128,7 +128,7 @@ def load(
     Args:
         source: ``"shapes"``, which comes with maskrl; a recipe's name or file; or a run's folder, whose newest
             checkpoint is loaded.
-        checkpoint: weights in the generator's layout, or the name of a run's checkpoint.
+        checkpoint: weights in the generator's layout, or adapters in peft's; or the name of a run's checkpoint.
         settings: changes to the recipe: ``{"training.device": "cpu"}``.
         seed: of the images that :meth:`Model.sample` paints without one.
 
