@@ -18,7 +18,7 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="A folder of weights in their published layout, or of adapters in peft's; with --run, a checkpoint's name too.",
+        help="A folder of weights as published, or of adapters as peft has them; with --run, a checkpoint's name too.",
     ),
 ]
 SetOption = Annotated[
