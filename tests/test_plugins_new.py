@@ -169,6 +169,17 @@ def test_two_packages_written_alike_are_alike(written, tmp_path):
             assert path.read_bytes() == (written["reward"] / path.relative_to(again)).read_bytes()
 
 
+def test_the_extra_for_tests_brings_what_the_readme_runs(written):
+    for folder in written.values():
+        brought = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["optional-dependencies"][
+            "test"
+        ]
+        assert {need.partition(">=")[0] for need in brought} == {"mypy", "pytest"}
+        readme = (folder / "README.md").read_text()
+        assert "mypy src" in readme
+        assert "pytest" in readme
+
+
 def test_templates_are_the_kinds_and_every_file_has_its_place(written):
     assert {path.name for path in FOLDER.iterdir() if path.is_dir() and "_" not in path.name} == {
         *TEMPLATES,
