@@ -67,7 +67,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=UNFINISHED, dir=path.parent))
         try:
             yield unfinished
-            unfinished.chmod(0o755)  # mkdtemp's is for its owner alone
+            for one in (unfinished, *unfinished.rglob("*")):  # mkdtemp and safetensors give their owner alone
+                one.chmod(0o755 if one.is_dir() else 0o644)
             os.replace(unfinished, path)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -36,6 +36,9 @@ def test_weights_and_a_card(cli, run, tmp_path):
     found = contents(tmp_path / "mine")
     card = found.pop("README.md").decode()
     assert found == contents(run / "checkpoints" / "update_00002" / "generator")
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "mine").rglob("*")), (
+        "not for others"
+    )
     assert card.startswith("---\nlibrary_name: maskrl\n")
     assert "# ToyGenerator, after 2 updates of reinforcement learning" in card
     summary = json.loads((run / "eval" / "geneval" / "after" / "summary.json").read_text())
