@@ -72,9 +72,8 @@ def measure(counted: Counted[Network]) -> Cost:
         position_flops=one - nowhere,
         decode_flops=decode_flops,
         decode_bytes=float(allocations.peak),
-        footprint=cache(
-            partial(_footprint, counted)
-        ),  # savings of memory change one pass and leave the others
+        # kept: a saving of memory changes one pass and leaves the others
+        footprint=cache(partial(_footprint, counted)),
     )
 
 

@@ -92,7 +92,12 @@ def job(folder, *arguments):
     for name, text in SLURM.items():
         (folder / name).write_text(f"#!/bin/bash\n{text}\n")
         (folder / name).chmod(0o755)
-    place = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "a", "SLURM_NNODES": "1", "SLURM_GPUS_PER_NODE": "2"}
+    place = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "a",
+        "SLURM_NNODES": "1",
+        "SLURM_GPUS_PER_NODE": "h100:2",
+    }
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     around = {**os.environ, **place, "PATH": path, "MASTER_PORT": str(free_port())}
     return subprocess.Popen(

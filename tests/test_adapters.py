@@ -170,6 +170,12 @@ def test_the_average_is_what_is_sent_where_it_is_what_was_trained(cli, toy_recip
             '{"peft_type": "LORA", "r": 2, "target_modules": ["body.0"]}',
             "'body.2.lora_A.default.weight' is [2, 32] in the file and missing beside the network",
         ),
+        (
+            "adapter_config.json",
+            '{"peft_type": "LORA", "r": "two", "target_modules": ["body.0"]}',
+            "peft cannot use ",
+        ),
+        ("adapter_config.json", '{"peft_type": "LORA", "r": 2, "target_modules": "("}', "peft cannot use "),
         ("adapter_model.safetensors", "", "cannot read "),
     ],
 )

@@ -41,7 +41,7 @@ LACKING = {  # what a command says of that which is not here
     "eval image_reward --run": "ImageReward",
     "fid_statistics val2014": "val2014",
     "--reference": "npz",
-    "doctor --recipe showo_clip": "",
+    "doctor --recipe showo_clip": "showo_clip could not run here",
 }
 SHORT = [change for change in BRIEF if "num_steps" not in change]  # results of other steps cannot be compared
 FEW = [part for change in SHORT for part in ("--set", change)]

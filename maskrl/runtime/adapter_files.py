@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from maskrl.errors import RecipeError, TrainingError
+from maskrl.errors import MaskRLError, RecipeError, TrainingError
 from maskrl.interfaces import MaskedGenerator
 from maskrl.runtime.checkpoint import EMA, PARAMETER, load
 from maskrl.runtime.lora import ADAPTER, inject, kept_in, peft_package, settings_of
@@ -72,7 +72,17 @@ def adapt_as_published(generator: MaskedGenerator, folder: Path, config: LoraCon
     settings, tensors = _read(folder)
     module = generator.module
     kept_in(module, (config or LoraConfig()).base_dtype)
-    inject(module, settings, f"{str(folder)!r} holds adapters of layers")
+    try:
+        inject(module, settings, f"{str(folder)!r} holds adapters of layers")
+    except MaskRLError:
+        raise
+    except (
+        Exception
+    ) as error:  # peft looks at no type: what it makes of a stranger's settings may be any error
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(
+            f"peft cannot use {str(folder / CONFIG)!r}: {type(error).__name__}: {reason}"
+        ) from error
     own = {name: p for name, p in module.named_parameters() if f".{ADAPTER}." in name}
     found = {_named(name): tensor for name, tensor in tensors.items()}
     for name in sorted(own.keys() | found.keys()):

@@ -134,7 +134,8 @@ def inject(module: nn.Module, settings: PeftConfig, what: str) -> None:
     try:
         peft_package().inject_adapter_in_model(settings, module)
     except ValueError as error:
-        raise RecipeError(f"{what}: the network of this generator has no such layers") from error
+        reason = str(error).partition("\n")[0]
+        raise RecipeError(f"{what}: the network of this generator has no such layers ({reason})") from error
     for name, layer in _adapted(module):
         if not isinstance(layer.get_base_layer(), nn.Linear):
             raise RecipeError(f"{what}: {name!r} is no linear layer; name linear layers alone")

@@ -10,14 +10,15 @@ recipe=$1 run=$2
 shift 2
 
 # 15 minutes before the limit: finish the update under way, save, and queue again.
-is_out_of_time=
-trap 'is_out_of_time=yes; kill -TERM "$step"' TERM
+is_out_of_time= step=
+trap 'is_out_of_time=yes; [ -z "$step" ] || kill -TERM "$step"' TERM
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=800
 
+gpus=${SLURM_GPUS_PER_NODE:-8} # or a kind and a number, h100:8
 begin=(--recipe "$recipe")
 if [ -e "$run/run.json" ]; then begin=(--resume); fi
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun --kill-on-bad-exit=0 --wait=900 torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "${SLURM_GPUS_PER_NODE:-8}" \
+srun --kill-on-bad-exit=0 --wait=900 torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "${gpus##*:}" \
     --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:${MASTER_PORT:-29500}" \
     -m maskrl -- train --run "$run" "${begin[@]}" "$@" &
 step=$!

@@ -43,9 +43,8 @@ def measure(
             again_flops=nowhere - (phi.num_hidden_layers - 1) * (spec.num_tokens + 2) * last_product,
             decode_flops=count_flops(lambda: magvit.decoder(codes)),
             decode_bytes=_decoding(magvit, codes),
-            footprint=cache(
-                partial(_footprint, spec.num_tokens, phi, vocabulary, text_tokens)
-            ),  # savings of memory change one pass and leave the others
+            # kept: a saving of memory changes one pass and leaves the others
+            footprint=cache(partial(_footprint, spec.num_tokens, phi, vocabulary, text_tokens)),
         )
 
 
