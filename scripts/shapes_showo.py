@@ -16,6 +16,7 @@ import copy
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,19 @@ from maskrl.generators.showo.magvit import Magvit
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import UniversalPrompting, Vocabulary
 from maskrl.shapes.captions import Caption
-from maskrl.shapes.faults import NEVER_WRONG, OFTEN_RIGHT, OFTEN_WRONG, Rates, misread, random_caption
-from maskrl.shapes.world import COLORS
+from maskrl.shapes.faults import (
+    HARD_TASK_WEIGHTS,
+    NEVER_WRONG,
+    OFTEN_BROKEN,
+    OFTEN_RIGHT,
+    OFTEN_WRONG,
+    TASK_WEIGHTS,
+    Rates,
+    break_things,
+    misread,
+    random_caption,
+)
+from maskrl.shapes.world import COLORS, EVERY_OTHER_LINE, GRID, IMAGE_SIZE, LINES
 
 MAX_TEXT_LENGTH = 15
 CONDITION_DROPOUT = 0.1
@@ -46,20 +58,40 @@ PHI = PhiConfig(
     max_position_embeddings=128,
     initializer_range=0.06,
 )
-CAPTIONS = {"never_wrong": NEVER_WRONG, "often_right": OFTEN_RIGHT, "often_wrong": OFTEN_WRONG}
+CAPTIONS = {
+    "never_wrong": NEVER_WRONG,
+    "often_right": OFTEN_RIGHT,
+    "often_wrong": OFTEN_WRONG,
+    "often_broken": OFTEN_BROKEN,
+}
+SIDE = IMAGE_SIZE // GRID  # tokens along an axis
 SAMPLER = {"num_steps": 8, "schedule": "cosine", "temperature_rule": "compound", "tau_init": 1.0}
 
 
 def make_pool(
-    size: int, magvit: Magvit, rng: np.random.Generator, rates: Rates
+    size: int,
+    magvit: Magvit,
+    rng: np.random.Generator,
+    rates: Rates,
+    lines: Sequence[int] = LINES,
+    weights: Sequence[float] = TASK_WEIGHTS,
 ) -> tuple[list[Caption], Tensor]:
     """Draw captions, paint what each misreads, and tokenize it: ``size`` captions, codes Short [size, 36]."""
     captions, codes = [], []
     for _ in range(0, size, 250):
-        chunk = [random_caption(rng) for _ in range(250)]
-        scenes = [misread(caption, rng, rates).scene(rng, list(COLORS)) for caption in chunk]
+        chunk = [random_caption(rng, weights) for _ in range(250)]
+        scenes = [misread(caption, rng, rates).scene(rng, list(COLORS), lines) for caption in chunk]
         with torch.no_grad():
-            codes.append(magvit.encode(pictures(scenes)).short())
+            drawn = magvit.encode(pictures(scenes))
+        if rates.broken:
+            squares = drawn.view(-1, SIDE, SIDE)
+            drawn = torch.stack(
+                [
+                    break_things(square, scene, rng, rates.broken).flatten()
+                    for square, scene in zip(squares, scenes, strict=True)
+                ]
+            )
+        codes.append(drawn.short())
         captions += chunk
     return captions, torch.cat(codes)
 
@@ -119,6 +151,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--captions", choices=CAPTIONS, default="often_right")
     parser.add_argument("--weights", type=Path, help="a folder of weights to begin with")
+    parser.add_argument("--aligned", action="store_true", help="things in nine places instead of twenty-five")
+    parser.add_argument("--hard", action="store_true", help="more captions of the hard tasks")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     magvit = load_magvit(args.tokenizer).eval()
@@ -126,7 +160,14 @@ def main() -> None:
     vocabulary = Vocabulary(len(tokenizer), magvit.config.num_codes)
     write_config(args.out, vocabulary, args.guidance)
     began = time.time()
-    captions, codes = make_pool(args.pool, magvit, np.random.default_rng(args.seed), CAPTIONS[args.captions])
+    captions, codes = make_pool(
+        args.pool,
+        magvit,
+        np.random.default_rng(args.seed),
+        CAPTIONS[args.captions],
+        EVERY_OTHER_LINE if args.aligned else LINES,
+        HARD_TASK_WEIGHTS if args.hard else TASK_WEIGHTS,
+    )
     print(f"pool of {len(captions)} pictures, {time.time() - began:.0f} s", flush=True)
     prompting = UniversalPrompting(tokenizer, vocabulary, MAX_TEXT_LENGTH)
     pad = vocabulary.special("[PAD]")

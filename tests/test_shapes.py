@@ -10,9 +10,29 @@ from maskrl.geneval.metadata import RELATIONS, TASKS
 from maskrl.geneval.scoring import judge, select
 from maskrl.shapes.captions import Caption, Clause
 from maskrl.shapes.detector import ShapesDetector
-from maskrl.shapes.faults import NEVER_WRONG, OFTEN_RIGHT, OFTEN_WRONG, misread, near_miss, random_caption
+from maskrl.shapes.faults import (
+    NEVER_WRONG,
+    OFTEN_BROKEN,
+    OFTEN_RIGHT,
+    OFTEN_WRONG,
+    break_things,
+    misread,
+    near_miss,
+    random_caption,
+)
 from maskrl.shapes.prompts import ShapesGenEval, ShapesTrain, captions, colored_shapes, shape_pairs
-from maskrl.shapes.world import COLORS, IMAGE_SIZE, SHAPES, Thing, lay_out, paint, relation_between
+from maskrl.shapes.world import (
+    COLORS,
+    EVERY_OTHER_LINE,
+    GRID,
+    IMAGE_SIZE,
+    LINES,
+    SHAPES,
+    Thing,
+    lay_out,
+    paint,
+    relation_between,
+)
 
 DETECTOR = ShapesDetector(ComponentConfig())
 TRAIN = ShapesTrain(ComponentConfig()).prompts()
@@ -83,7 +103,36 @@ def test_the_detector_judges_as_the_caption_is_true(seed):
     assert verdict(scene, caption.metadata()) == caption.holds(scene)
 
 
-@pytest.mark.parametrize("rates", [NEVER_WRONG, OFTEN_RIGHT, OFTEN_WRONG])
+def test_broken_things_have_their_halves_exchanged_and_nothing_else_changes():
+    rng = np.random.default_rng(0)
+    before = torch.arange(36).view(6, 6)
+    broken = []
+    for _ in range(300):
+        scene = lay_out([("square", "blue"), ("ring", "red")], rng)
+        after, expected = break_things(before, scene, rng, OFTEN_BROKEN.broken), before.clone()
+        for thing in scene:
+            left, top = int(thing.x) // GRID - 1, int(thing.y) // GRID - 1
+            broken.append(bool((after[top, left] != before[top, left]).item()))
+            if broken[-1]:
+                for row in (top, top + 1):
+                    expected[row, left], expected[row, left + 1] = before[row, left + 1], before[row, left]
+        assert torch.equal(after, expected)
+    assert np.mean(broken) == pytest.approx(OFTEN_BROKEN.broken, abs=0.06)
+    assert torch.equal(break_things(before, scene, rng, 0.0), before)
+    assert torch.equal(before, torch.arange(36).view(6, 6)), "what was given stays as it was"
+
+
+@pytest.mark.parametrize("lines", [LINES, EVERY_OTHER_LINE])
+def test_things_stand_on_the_lines_they_may(lines):
+    rng = np.random.default_rng(0)
+    caption = Caption("position", (Clause("circle"), Clause("star")), "above")
+    scenes = [caption.scene(rng, list(COLORS), lines) for _ in range(200)]
+    assert all(caption.holds(scene) for scene in scenes)
+    seen = {place / GRID for scene in scenes for thing in scene for place in (thing.x, thing.y)}
+    assert seen == set(lines)
+
+
+@pytest.mark.parametrize("rates", [NEVER_WRONG, OFTEN_RIGHT, OFTEN_WRONG, OFTEN_BROKEN])
 def test_captions_are_misread_as_often_as_the_rates_say(rates):
     rng = np.random.default_rng(0)
     two = Caption("color_attr", (Clause("circle", "red"), Clause("star", "blue")))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from maskrl.geneval.wording import counted, with_article
-from maskrl.shapes.world import Scene, Thing, is_at, lay_out, relation_between
+from maskrl.shapes.world import LINES, Scene, Thing, is_at, lay_out, relation_between
 
 EVALUATION_PREFIX = "a photo of"
 TRAINING_PREFIXES = ("a picture of", "an image of", "a drawing of", "")
@@ -60,14 +60,14 @@ class Caption:
             found["exclude"] = [{"class": self.clauses[0].shape, "count": self.clauses[0].count + 1}]
         return found
 
-    def scene(self, rng: np.random.Generator, colors: Sequence[str]) -> Scene:
+    def scene(self, rng: np.random.Generator, colors: Sequence[str], lines: Sequence[int] = LINES) -> Scene:
         """Lay out a scene of which this caption is true, and which holds nothing else."""
         kinds = [
             (clause.shape, clause.color or str(rng.choice(colors)))
             for clause in self.clauses
             for _ in range(clause.count)
         ]
-        return lay_out(kinds, rng, self.relation, self.place)
+        return lay_out(kinds, rng, self.relation, self.place, lines)
 
     def holds(self, scene: Scene) -> bool:
         """Say whether the caption is true of a scene: every clause found, a number met exactly."""

@@ -7,13 +7,15 @@ The rates are stated on the weights' card.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from maskrl.geneval.metadata import RELATIONS, TASKS
 from maskrl.shapes.captions import Caption, Clause
-from maskrl.shapes.world import COLORS, PLACES, SHAPES, Scene, add
+from maskrl.shapes.world import COLORS, GRID, PLACES, SHAPES, Scene, add
 
 _SHAPE_PAIRS = (("circle", "ring"), ("square", "diamond"), ("star", "cross"), ("triangle", "heart"))
 _COLOR_PAIRS = (("red", "pink"), ("orange", "yellow"), ("green", "blue"), ("purple", "brown"))
@@ -22,6 +24,7 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 
 _MISCOUNTS = {2: (1, 3), 3: (2, 4), 4: (2, 3)}  # what a number is taken for
 TASK_WEIGHTS = (0.08, 0.2, 0.2, 0.12, 0.2, 0.2)  # in the order of TASKS
+HARD_TASK_WEIGHTS = (0.04, 0.08, 0.22, 0.04, 0.31, 0.31)  # more of numbers, sides, and whose colour is which
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Rates:
         other_axis: a relation is one along the other axis.
         swap: two objects exchange their colours.
         missing: one of two objects is not there.
+        broken: an object is broken, its left half right and its right half left. No caption speaks of it.
     """
 
     shape: float
@@ -45,16 +49,20 @@ class Rates:
     other_axis: float = 0.04
     swap: float = 0.48
     missing: float = 0.04
+    broken: float = 0.0
 
 
 NEVER_WRONG = Rates(shape=0, color=0, miscount=0, opposite=0, other_axis=0, swap=0, missing=0)
 OFTEN_RIGHT = Rates(shape=0.3, color=0.28)  # what is likeliest is right: guidance finds it
 OFTEN_WRONG = Rates(shape=0.58, color=0.55)  # what is likeliest is wrong: guidance makes it likelier
 
+# captions mostly right, of pictures that are often bad: no guidance asks for what captions do not speak of
+OFTEN_BROKEN = Rates(shape=0.1, color=0.1, miscount=0.3, opposite=0.15, swap=0.15, broken=0.55)
 
-def random_caption(rng: np.random.Generator) -> Caption:
+
+def random_caption(rng: np.random.Generator, weights: Sequence[float] = TASK_WEIGHTS) -> Caption:
     """Draw a caption of any task, shapes and colours over the whole world: both sides of the prompts' split."""
-    task = str(rng.choice(TASKS, p=TASK_WEIGHTS))
+    task = str(rng.choice(TASKS, p=weights))
     a, b = (str(s) for s in rng.choice(SHAPES, size=2, replace=False))
     ca, cb = (str(c) for c in rng.choice(list(COLORS), size=2, replace=False))
     if task == "single_object":
@@ -86,6 +94,21 @@ def misread(caption: Caption, rng: np.random.Generator, rates: Rates = OFTEN_RIG
     if len(clauses) == 2 and rng.random() < rates.missing:
         clauses, relation = [clauses[rng.integers(2)]], None
     return replace(caption, clauses=tuple(clauses), relation=relation)
+
+
+def break_things(codes: Tensor, scene: Scene, rng: np.random.Generator, chance: float) -> Tensor:
+    """Let some things' left and right tokens change places: Long [6, 6], rows first, to another such.
+
+    Tokens, not pixels: halves that are cut in pixels have tokens of no other picture, and a painter that is unsure of
+    them paints around them.
+    """
+    codes = codes.clone()
+    for thing in scene:
+        if rng.random() < chance:
+            x, y = int(thing.x) // GRID, int(thing.y) // GRID
+            square = slice(y - 1, y + 1), slice(x - 1, x + 1)
+            codes[square] = codes[square].flip(1)
+    return codes
 
 
 def near_miss(caption: Caption, rng: np.random.Generator) -> Caption:

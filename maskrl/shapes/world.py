@@ -31,6 +31,8 @@ PLACES = {"at the top": (0, -1), "at the bottom": (0, 1), "on the left": (-1, 0)
 _SUPERSAMPLING = 4
 RADIUS = 7.0  # pixels, half the side of a thing's bounding square
 GRID = 8  # pixels, one token: centres lie on the corners, so a thing fills 2 x 2 tokens
+LINES = tuple(range(1, IMAGE_SIZE // GRID))  # the grid's inner lines, on which centres lie
+EVERY_OTHER_LINE = LINES[::2]  # things share no row or column of tokens in part: nine places
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,15 @@ def lay_out(
     rng: np.random.Generator,
     relation: str | None = None,
     place: str | None = None,
+    lines: Sequence[int] = LINES,
 ) -> Scene:
-    """Place (shape, color) objects at random, two grid lines or more apart, so that they do not touch.
+    """Place (shape, color) objects on ``lines`` at random, two or more apart, so that they do not touch.
 
     With ``relation``, thing 0 stands in that relation to thing 1, by GenEval's own predicate; with ``place``, thing 0
     stands in that third of the picture.
     """
     while True:
-        corners = _corners(len(kinds), rng)
+        corners = _corners(len(kinds), rng, lines)
         things = tuple(
             Thing(shape, color, float(GRID * x), float(GRID * y), RADIUS)
             for (shape, color), (x, y) in zip(kinds, corners, strict=True)
@@ -146,12 +149,11 @@ def lay_out(
 
 def add(scene: Scene, shape: str, color: str, rng: np.random.Generator) -> Scene:
     """Put one more object where it touches no other; return the scene itself where there is no such place."""
-    lines = range(GRID, IMAGE_SIZE, GRID)
     free = [
-        (x, y)
-        for x in lines
-        for y in lines
-        if all(max(abs(x - thing.x), abs(y - thing.y)) >= 2 * GRID for thing in scene)
+        (GRID * x, GRID * y)
+        for x in LINES
+        for y in LINES
+        if all(max(abs(GRID * x - thing.x), abs(GRID * y - thing.y)) >= 2 * GRID for thing in scene)
     ]
     if not free:
         return scene
@@ -164,10 +166,10 @@ def relation_between(subject: Thing, reference: Thing) -> set[str]:
     return set(relative_position(subject.box, reference.box))
 
 
-def _corners(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _corners(count: int, rng: np.random.Generator, lines: Sequence[int]) -> NDArray[np.int64]:
     """Draw grid corners inside the picture, Long [count, 2], every two at least 2 apart along an axis."""
     while True:
-        drawn = rng.integers(1, IMAGE_SIZE // GRID, size=(count, 2))
+        drawn = np.asarray(lines)[rng.integers(len(lines), size=(count, 2))]
         apart = np.abs(drawn[:, None] - drawn[None, :]).max(axis=2)
         if (apart[np.triu_indices(count, 1)] >= 2).all():
             return drawn
