@@ -1,7 +1,7 @@
 r"""Copy the trained models of the shapes world into the package; frozen ones in half precision.
 
 python scripts/shapes_package.py --tokenizer work/magvit --clip work/clip --showo work/showo \
-    --clip-strict work/clip_strict --image-reward work/image_reward
+    --showo-broken work/showo_broken --clip-strict work/clip_strict --image-reward work/image_reward
 Those that are not named stay as they are.
 """
 
@@ -19,6 +19,7 @@ NETWORKS = {
     "clip-strict": ("clip_strict", torch.float16),
     "image-reward": ("image_reward", torch.float16),
     "showo": ("showo", torch.float32),
+    "showo-broken": ("showo_broken", torch.float32),
 }
 NOT_PACKAGED = ("state.pt", "at_80_percent")
 
