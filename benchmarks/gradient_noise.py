@@ -31,6 +31,7 @@ from maskrl.recipe import read_recipe
 from maskrl.training.schedule import prompts_of
 from maskrl.training.setup import set_up
 
+MISREAD = str(Path(__file__).parent / "studies" / "misread.toml")  # the recipe that the numbers are of
 RESULT = Path(__file__).parent / "results" / "gradient_noise.json"
 COMMON = (
     "training.learning_rate=1e-12",  # no step to speak of, and the gradient stays
@@ -70,7 +71,7 @@ PARTS |= {
 
 def gradients(changes: tuple[str, ...], batches: int) -> tuple[dict[str, list[Tensor]], float]:
     """Return the gradients of some batches by the part of the network, and CPU seconds per batch."""
-    setup = set_up(read_recipe("shapes_clip", [*COMMON, *changes]))
+    setup = set_up(read_recipe(MISREAD, [*COMMON, *changes]))
     count, found = setup.share, defaultdict(list)
     started = time.process_time()
     for update in range(batches):

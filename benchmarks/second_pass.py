@@ -2,7 +2,7 @@
 
     python benchmarks/second_pass.py
 
-writes benchmarks/results/second_pass.json. The shapes model paints a batch of the recipe ``shapes_clip``; one step of
+writes benchmarks/results/second_pass.json. The shapes model paints a batch of the recipe ``misread.toml``; one step of
 AdamW is taken with the gradient of ``p_theta1``; then every probability scores the same transitions before and after:
 the root mean square of log(new / old) in nats, and its largest absolute value. ``p_theta1`` with the threshold of the
 current weights jumps where codes cross it.
@@ -25,6 +25,7 @@ from maskrl.transitions.p_theta1 import PTheta1
 from maskrl.transitions.p_theta2 import PTheta2
 from maskrl.types import Transition
 
+MISREAD = str(Path(__file__).parent / "studies" / "misread.toml")  # the recipe that the numbers are of
 RESULT = Path(__file__).parent / "results" / "second_pass.json"
 RATES, DTYPES, PORTION = (3e-6, 4e-4), ("fp32", "bf16"), 64
 SCORERS = {
@@ -44,7 +45,7 @@ def prepare(rate: float, dtype: str) -> Setup:
         "transition.threshold=kept_set",
         "eval=",
     ]
-    return set_up(read_recipe("shapes_clip", [*changes, *more]))
+    return set_up(read_recipe(MISREAD, [*changes, *more]))
 
 
 def pairs(setup: Setup, made: Transition, rows: Tensor, condition: object) -> dict[str, Tensor]:

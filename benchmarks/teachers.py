@@ -30,6 +30,7 @@ from maskrl.pixels import rounded
 from maskrl.recipe import read_recipe
 from maskrl.runtime.prompts import load_prompts
 
+MISREAD = str(Path(__file__).parent / "studies" / "misread.toml")  # the recipe that the numbers are of
 RESULT = Path(__file__).parent / "results" / "teachers.json"
 WEIGHTS = "package:maskrl/shapes/weights"
 TEACHERS = {
@@ -65,7 +66,7 @@ def table_5(name: str, changes: tuple[str, ...], folder: Path) -> dict[str, Any]
         "eval",
         "relative_correctness",
         "--recipe",
-        "shapes_clip",
+        MISREAD,
         *options,
         "--out",
         str(folder / name),
@@ -81,7 +82,7 @@ def main() -> None:
     prompts = load_prompts("shapes_geneval")
     every = [prompt for prompt in prompts for _ in range(PER_PROMPT)]
     groups = [i // PER_PROMPT for i in range(len(every))]
-    model = maskrl.load("shapes_clip")
+    model = maskrl.load(MISREAD)
     painted = model.sample([prompt.text for prompt in prompts], n=PER_PROMPT, seed=7, guidance=1.0)
     pixels = list(rounded(painted.pixels))
     rows = Cleanliness(ComponentConfig()).judge(pixels, every)
@@ -92,7 +93,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, changes in TEACHERS.items():
-            reward = read_recipe("shapes_clip", ["eval=", *changes]).reward.build()
+            reward = read_recipe(MISREAD, ["eval=", *changes]).reward.build()
             with torch.no_grad():
                 scores = score_each(reward, pixels, every)
             ranked = {verdict: auc(scores, right, groups) for verdict, right in verdicts.items()}
