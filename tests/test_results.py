@@ -148,6 +148,32 @@ def test_the_readme_says_what_the_quickstart_came_to(name):
     ).read_text(encoding="utf-8").replace("**", "")
 
 
+MEASURES = {"GenEval": ("geneval", "overall")} | {
+    said: ("cleanliness", name)
+    for said, name in (("clean", "clean"), ("strict", "strict"), ("both", "clean_and_strict"))
+}
+
+
+@pytest.mark.parametrize("said", MEASURES)
+def test_the_quickstart_by_guidance_is_that_of_its_rows(said):
+    evaluation, measure = MEASURES[said]
+    rows = [json.loads(line) for line in (RESULTS / "quickstart.jsonl").read_text().splitlines()]
+    for when, who in (("before", "base"), ("after", "trained")):
+        cells = [
+            shown([row[when][evaluation + label][measure]["mean"] for row in rows], 3)
+            for label in ("", "_3", "_5")
+        ]
+        assert f"| {said}, {who} | {' | '.join(cells)} |" in PAGE
+    _, found = gains(rows, "quickstart")
+    gained = dict(zip(MEASURES, found, strict=True))[said]
+    section = " ".join(PAGE.split("## The quickstart")[1].split("## ")[0].split()).replace("**", "")
+    if said == "GenEval":
+        one, two, three = (f"{value:+.3f}" for value in gained)
+        assert f"GenEval gains {one}, {two} and {three}: {shown(gained, 3, '+')}" in section
+    else:
+        assert f"{said} {shown(gained, 3, '+')}" in section
+
+
 def gains(rows, variant):
     """Each measure's gain, seed by seed, both sides at their best guidance."""
     mine = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["seed"])
