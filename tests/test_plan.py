@@ -392,8 +392,8 @@ def test_the_command_prints_both_tables_and_what_would_fit(cli):
         "rollout",
         "transitions",
         "TFLOP/s measured",
-        "80 updates: ",
-        "evaluations: 2880 images, ",
+        "60 updates: ",
+        "evaluations: 1440 images, ",
     ):
         assert word in result.out
     advice = re.search(r"more than 0.032 GiB; ([\d.]+) MiB with (--set .*)", result.out)

@@ -40,7 +40,7 @@ def pictures(scenes):
 
 def test_the_weights_are_small_and_never_pickled():
     files = [path for path in Path(open_path(WEIGHTS)).rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 12e6
+    assert sum(path.stat().st_size for path in files) < 17e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".txt"}
 
 
