@@ -174,6 +174,22 @@ def test_the_quickstart_by_guidance_is_that_of_its_rows(said):
         assert f"{said} {shown(gained, 3, '+')}" in section
 
 
+def test_two_more_seeds_are_told_with_the_three():
+    rows = [
+        json.loads(line)
+        for name in ("quickstart", "quickstart_more")
+        for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()
+    ]
+    mine, found = gains(rows, "quickstart")
+    assert [row["seed"] for row in mine] == [0, 1, 2, 3, 4]
+    geneval, clean, strict, both = (shown(values, 3, "+") for values in found)
+    told = " ".join(PAGE.split()).replace("**", "")
+    assert f"{found[0][3]:+.3f} and {found[0][4]:+.3f}; of all five GenEval gains {geneval}" in told
+    assert f"{geneval}, clean {clean}, strict {strict}, both {both}." in told
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"two more seeds {found[0][3]:+.3f} and {found[0][4]:+.3f}, all five {geneval}" in readme
+
+
 def gains(rows, variant):
     """Each measure's gain, seed by seed, both sides at their best guidance."""
     mine = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["seed"])
