@@ -26,7 +26,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from shapes_common import PREFIXES, clip_tokenizer, pictures
+from shapes_common import PREFIXES, SIDE, clip_tokenizer, pictures
 from torch import Tensor
 
 from maskrl.generators.showo.checkpoint import load_magvit
@@ -37,7 +37,6 @@ from maskrl.shapes.faults import disturb, near_miss, random_caption
 from maskrl.shapes.world import COLORS, GRID, IMAGE_SIZE, SHAPES, Scene, Thing, is_at, relation_between
 
 FAMILY = 4  # captions; it has twice as many pictures
-SIDE = IMAGE_SIZE // GRID  # tokens along an axis
 TOKENIZED, SPOILED = 0.4, 0.25  # shares of the pictures; the second is part of the first
 CONTEXT = 16
 

@@ -15,9 +15,10 @@ from maskrl.generators.showo.prompting import UniversalPrompting
 from maskrl.geneval.metadata import RELATIONS
 from maskrl.geneval.wording import NUMBERS
 from maskrl.shapes.captions import EVALUATION_PREFIX, TRAINING_PREFIXES, Clause
-from maskrl.shapes.world import COLORS, PLACES, SHAPES, Scene, paint
+from maskrl.shapes.world import COLORS, GRID, IMAGE_SIZE, PLACES, SHAPES, Scene, paint
 
 PREFIXES = (EVALUATION_PREFIX, *TRAINING_PREFIXES)
+SIDE = IMAGE_SIZE // GRID  # tokens along an axis
 
 
 def words() -> list[str]:

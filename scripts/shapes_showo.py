@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from shapes_common import PREFIXES, omni_attention, padded, pictures, showo_tokenizer
+from shapes_common import PREFIXES, SIDE, omni_attention, padded, pictures, showo_tokenizer
 from torch import Tensor, nn
 from transformers import PhiConfig
 
@@ -44,7 +44,7 @@ from maskrl.shapes.faults import (
     misread,
     random_caption,
 )
-from maskrl.shapes.world import COLORS, EVERY_OTHER_LINE, GRID, IMAGE_SIZE, LINES
+from maskrl.shapes.world import COLORS, EVERY_OTHER_LINE, LINES
 
 MAX_TEXT_LENGTH = 15
 CONDITION_DROPOUT = 0.1
@@ -64,7 +64,6 @@ CAPTIONS = {
     "often_wrong": OFTEN_WRONG,
     "often_broken": OFTEN_BROKEN,
 }
-SIDE = IMAGE_SIZE // GRID  # tokens along an axis
 SAMPLER = {"num_steps": 8, "schedule": "cosine", "temperature_rule": "compound", "tau_init": 1.0}
 
 
