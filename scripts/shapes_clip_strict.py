@@ -24,8 +24,8 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from shapes_clip import SIDE, Batch, build, make_batch
-from shapes_common import PREFIXES, pictures
+from shapes_clip import Batch, build, make_batch
+from shapes_common import PREFIXES, SIDE, pictures
 from torch import Tensor
 
 from maskrl.component import open_path
