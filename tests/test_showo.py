@@ -255,7 +255,7 @@ def test_the_last_layer_goes_on_after_attention_at_wanted_positions_only(generat
     prefilled = generator.prefill(condition)
     seen.clear()
     generator.logits(tokens, prefilled, step, rowwise(0.0, 2), positions=wanted)
-    assert seen == [2 * 11, 2 * 11, 4, 4]
+    assert seen == [2 * 11, 4, 4]  # the first layer's MLP ran when the table was made
 
 
 def test_texts_of_one_length_are_attended_to_together_and_the_rows_come_back_in_order(generator):

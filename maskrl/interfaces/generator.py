@@ -140,8 +140,9 @@ class MaskedGenerator(Component):
         """Name the parts of ``module`` that are gathered one by one where it is sharded, and the method that runs each.
 
         By default there are none, and the network is gathered as a whole. All that is done with a block is done in that
-        method (``"forward"`` where it is called), which returns every tensor that goes on from it. How often blocks run
-        depends on no prompt and no token: so they run as often on all processes. None lies within another.
+        method (``"forward"`` where it is called), which returns every tensor that goes on from it; a part with several
+        methods stands there once for each. How often blocks run depends on no prompt and no token: so they run as often
+        on all processes. None lies within another.
         """
         return ()
 

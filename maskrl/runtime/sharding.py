@@ -94,11 +94,12 @@ def _divide(root: nn.Module, generator: MaskedGenerator, placement: Placement) -
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(placement.device.type, (placement.world_size,))
     for network, method in (*generator.blocks(), (root, "forward")):
-        fully_shard(network, mesh=mesh, reshard_after_forward=True)
-        divided = cast(FSDPModule, network)
-        divided.set_gradient_divide_factor(1.0)
-        divided.set_force_sum_reduction_for_comms(True)
-        divided.set_reduce_scatter_unused_params(True)
+        if not isinstance(network, FSDPModule):
+            fully_shard(network, mesh=mesh, reshard_after_forward=True)
+            divided = cast(FSDPModule, network)
+            divided.set_gradient_divide_factor(1.0)
+            divided.set_force_sum_reduction_for_comms(True)
+            divided.set_reduce_scatter_unused_params(True)
         if method != "forward":
             register_fsdp_forward_method(network, method)
 

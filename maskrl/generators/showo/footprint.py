@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,9 @@ def footprint(network: ShowoNetwork, num_tokens: int, text_tokens: int, run: Pas
         return [torch.zeros(text_tokens, dtype=torch.long)] * max(run.texts, 1)
 
     def read() -> KVCache | None:
-        return None if run.texts else network.read(texts(), end=text_tokens)
+        return (
+            None if run.texts else replace(network.read(texts(), end=text_tokens), table=network.tabulate())
+        )
 
     return follow(network, run, read, lambda memory: _forward(network, num_tokens, texts(), memory, run))
 

@@ -37,6 +37,8 @@ from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Cost, GeneratorSpec, Prompt, StepIndex
 from maskrl.weights import built_from
 
+PASSES = 8  # of a rollout, at least, through every row
+
 
 @dataclass(frozen=True)
 class ShowoCondition(Condition):
@@ -120,11 +122,15 @@ class Showo(MaskedGenerator):
 
     @torch.no_grad()
     def prefill(self, condition: Condition) -> ShowoCondition:
-        """Read every text once, for a rollout."""
+        """Read every text once, for a rollout, and let the first layer read every code, where it would more often."""
         assert isinstance(condition, ShowoCondition)
         if condition.memory:
             return condition
-        return replace(condition, memory=self.module.read(condition.texts, end=self._prompting.length))
+        memory = self.module.read(condition.texts, end=self._prompting.length)
+        positions = PASSES * len(condition.rows) * (self.spec.num_tokens + 2)
+        if positions >= len(self.module.vocabulary.not_text):
+            memory = replace(memory, table=self.module.tabulate())
+        return replace(condition, memory=memory)
 
     def logits(
         self,
@@ -191,7 +197,8 @@ class Showo(MaskedGenerator):
 
     def blocks(self) -> Sequence[tuple[nn.Module, str]]:
         """The layers; embeddings and head are gathered for the length of a call."""
-        return [(layer, "run") for layer in self.module.layers]
+        first = self.module.layers[0]
+        return [*((layer, "run") for layer in self.module.layers), (first, "tabulate"), (first, "look_up")]
 
     def checkpoint_activations(self) -> None:
         """Of every layer only the input is kept."""

@@ -4,13 +4,16 @@ The text attends to the text before it and never to the image; the image attends
 values of a text do not depend on any image: they are computed once per text, without padding, and shared by all images
 and steps. Among the images whose texts are of one length every query then sees every key, and attention needs no mask.
 
+Before its attention the first layer knows of no other position: what it makes of an id is always the same. Where there
+are more positions than ids it is looked up in a table.
+
 Source: Xie et al. 2024 (arXiv 2408.12528), section 3.2; the modules and their keys are those of ``PhiForCausalLM``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Self
 
@@ -19,23 +22,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PhiConfig, PhiForCausalLM
-from transformers.models.phi.modeling_phi import PhiDecoderLayer, PhiRotaryEmbedding
+from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
+from maskrl.generators.showo.layer import (
+    Block,
+    KeysValues,
+    Table,
+    after_attention,
+    attend_before,
+    before_attention,
+    see,
+)
 from maskrl.generators.showo.prompting import Vocabulary
 
-KeysValues = tuple[Tensor, Tensor]
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+REPEATS = 2  # positions for each id of the table: from there on it is worth its while in a single pass
 
 
 @dataclass(frozen=True)
 class KVCache:
     """What the layers know of some texts: ``layers`` has (keys, values) of each, Float [U, heads, P, head_dim].
 
-    ``lengths`` are those of the U texts; what lies behind a text's length is not to be looked at.
+    ``lengths`` are those of the U texts; what lies behind a text's length is not to be looked at. ``table``: of the
+    ids of images, where it pays to have it.
     """
 
     layers: tuple[KeysValues, ...]
     lengths: tuple[int, ...]
+    table: Table | None = None
 
     def of(self, layer: int, run: Run) -> KeysValues:
         """Return keys and values of the texts of some rows, a copy for each: Float [b, heads, length, head_dim]."""
@@ -48,7 +61,7 @@ class KVCache:
             return self
         index = torch.tensor(texts, device=self.layers[0][0].device)
         layers = tuple((keys[index], values[index]) for keys, values in self.layers)
-        return KVCache(layers, tuple(self.lengths[text] for text in texts))
+        return replace(self, layers=layers, lengths=tuple(self.lengths[text] for text in texts))
 
 
 @dataclass(frozen=True)
@@ -96,8 +109,8 @@ class ShowoNetwork(nn.Module):
 
     def compile_layers(self) -> None:
         """Compile the layers but for their attention, whose shapes differ from text to text."""
-        before = torch.compile(_before_attention, dynamic=True)
-        after = torch.compile(_after_attention, dynamic=True)
+        before = torch.compile(before_attention, dynamic=True)
+        after = torch.compile(after_attention, dynamic=True)
         for layer in self.layers:
             layer.before_attention, layer.after_attention = before, after
 
@@ -113,9 +126,16 @@ class ShowoNetwork(nn.Module):
         x = self.showo.model.embed_tokens(ids_UP)
         layers: list[KeysValues] = []
         for layer in self.layers:
-            x, keys, values = layer.run(x, rotation, _attend_before)
+            x, keys, values = layer.run(x, rotation, attend_before)
             layers.append((keys, values))
         return KVCache(tuple(layers), tuple(len(text) for text in texts))
+
+    def tabulate(self) -> Table:
+        """Run the first layer up to its attention on every id that an image may have, once."""
+        ids, device = self.vocabulary.not_text, self.showo.model.embed_tokens.weight.device
+        ids_R = torch.arange(ids.start, ids.stop, device=device)
+        table: Table = self._run(self.layers[0].tabulate, self.showo.model.embed_tokens(ids_R))
+        return table
 
     def forward_image(
         self,
@@ -141,20 +161,24 @@ class ShowoNetwork(nn.Module):
         runs = [run for run in _runs(groups, memory.lengths, ids.device) if len(run.texts)]
         sizes = [len(run.texts) for run in runs]
         x = self.showo.model.embed_tokens(ids)
+        table = memory.table
+        if table is None and ids.numel() >= REPEATS * len(self.vocabulary.not_text):
+            table = self.tabulate()
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             wanted = places if index == last else None
 
             def attend(q: Tensor, k: Tensor, v: Tensor, index: int = index) -> Tensor:
                 parts = zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
-                seen = [_see(q_b, k_b, v_b, memory.of(index, run)) for run, q_b, k_b, v_b in parts]
+                seen = [see(q_b, k_b, v_b, memory.of(index, run)) for run, q_b, k_b, v_b in parts]
                 return seen[0] if len(seen) == 1 else torch.cat(seen)
 
-            if self._checkpointing and torch.is_grad_enabled():
-                given = (x, rotation, attend, wanted)
-                x = checkpoint(layer.run, *given, use_reentrant=False, preserve_rng_state=False)[0]
+            if table is not None and index == 0:
+                x = self._run(
+                    layer.look_up, table, ids - self.vocabulary.not_text.start, rotation, attend, wanted
+                )
             else:
-                x = layer.run(x, rotation, attend, wanted)[0]
+                x = self._run(layer.run, x, rotation, attend, wanted)[0]
         out: Tensor = self.showo.model.final_layernorm(x)
         return out
 
@@ -163,6 +187,12 @@ class ShowoNetwork(nn.Module):
         first, last = self.vocabulary.code_offset, self.vocabulary.mask_id
         return F.linear(hidden, self.head.weight[first:last], self.head.bias[first:last])
 
+    def _run(self, part: Callable[..., Any], *inputs: Any) -> Any:
+        """Run a part of a layer; with checkpointing only its inputs are kept."""
+        if self._checkpointing and torch.is_grad_enabled():
+            return checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return part(*inputs)
+
     def _rotation(self, positions: Tensor) -> KeysValues:
         """Long [B, L] -> cosines and sines of the rotary embedding, Float [B, L, 1, rotated dims]."""
         weight = self.showo.model.embed_tokens.weight
@@ -170,87 +200,11 @@ class ShowoNetwork(nn.Module):
         return cos[:, :, None], sin[:, :, None]
 
 
-class Block(PhiDecoderLayer):  # type: ignore[misc]  # transformers has no types
-    """One layer of Phi: attention and MLP side by side on one layer norm.
-
-    ``forward`` stays that of transformers; ours is ``run``.
-    """
-
-    def run(
-        self, x: Tensor, rotation: KeysValues, attend: Attend, places: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run it, Float [B, L, D] -> the output, everywhere or at some places, and the keys and values."""
-        normed, q, k, v = self.before_attention(self, x, rotation)
-        attended = attend(q, k, v)
-        if places is not None:
-            x, normed, attended = (
-                part.flatten(0, 1).index_select(0, places) for part in (x, normed, attended)
-            )
-        return self.after_attention(self, x, normed, attended), k, v
-
-
-def _before_attention(layer: Any, x: Tensor, rotation: KeysValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Float [B, L, D] -> normalised x, and queries, keys, values Float [B, heads, L, head_dim].
-
-    Norms and angles come before the dims change places: so nothing is copied.
-    """
-    attention, normed = layer.self_attn, layer.input_layernorm(x)
-    q, k, v = (
-        project(normed).unflatten(-1, (-1, attention.head_dim))
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    q, k = (  # to the values' dtype: under autocast norms and angles are in fp32, attention is not
-        _rotate(norm(part), *rotation).to(v.dtype)
-        for norm, part in ((attention.q_layernorm, q), (attention.k_layernorm, k))
-    )
-    return normed, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-
-def _after_attention(layer: Any, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
-    """Add to ``x`` what attention found, Float [..., D], and what the MLP makes of ``normed`` beside it.
-
-    Phi runs the two side by side: the MLP does not see what attention found. -> Float [..., D].
-    """
-    out: Tensor = x + layer.self_attn.dense(attended) + layer.mlp(normed)
-    return out
-
-
-Block.before_attention = staticmethod(_before_attention)
-Block.after_attention = staticmethod(_after_attention)
-
-
 def _runs(groups: Sequence[int], lengths: Sequence[int], device: torch.device) -> Iterator[Run]:
     """Divide rows, so many of each text, where the length of the texts changes."""
     for length, same in groupby(range(len(groups)), key=lambda text: lengths[text]):
         texts = [text for text in same for _ in range(groups[text])]
         yield Run(length, torch.tensor(texts, dtype=torch.long, device=device))
-
-
-def _see(q: Tensor, k: Tensor, v: Tensor, texts: KeysValues) -> Tensor:
-    """Attend to a text and to all of oneself: q, k, v Float [b, heads, L, head_dim], the texts as many -> [b, L, D]."""
-    keys, values = (
-        torch.cat([text.transpose(1, 2), own.transpose(1, 2)], dim=1).transpose(1, 2)  # as own lies in memory
-        for text, own in zip(texts, (k, v), strict=True)
-    )
-    return _attention(q, keys, values)
-
-
-def _attend_before(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend to oneself and what stands before: Float [B, heads, L, head_dim] each -> Float [B, L, D]."""
-    return _attention(q, k, v, is_causal=True)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
-    """Attend: Float [B, heads, L, head_dim] each -> Float [B, L, D]."""
-    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal).transpose(1, 2).flatten(2)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the first dims of every head by the angles of its position; the others stay."""
-    half = cos.shape[-1] // 2  # the two halves of cosines and sines are the same
-    cos, sin = cos[..., :half], sin[..., :half]
-    first, second, kept = x.split((half, half, x.shape[-1] - 2 * half), dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin, kept], dim=-1)
 
 
 def phi_config(published: PhiConfig, vocabulary: Vocabulary) -> PhiConfig:

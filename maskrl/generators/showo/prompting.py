@@ -59,6 +59,11 @@ class Vocabulary:
         """Number of ids."""
         return self.mask_id + 1
 
+    @property
+    def not_text(self) -> range:
+        """The ids that are not the language model's: special tokens, codes and mask."""
+        return range(self.text_size, self.size)
+
     def special(self, token: str) -> int:
         """Id of a special token."""
         return self.text_size + SPECIAL_TOKENS.index(token)
