@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from maskrl.generators.showo import network
 from maskrl.generators.showo.generator import Showo
 from maskrl.interfaces import GroupFilter, RewardModel
 from maskrl.recipe import read_recipe
@@ -47,6 +48,14 @@ class Unblocked(Double):
 
     def blocks(self):
         return ()
+
+
+class LooksUp(Double):
+    """The same, whose first layer is looked up in every pass, however few its positions."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        network.REPEATS = 0  # for good: its case is the last
 
 
 class Bright(RewardModel):
@@ -93,6 +102,8 @@ CASES = {
     "kl": ("grpo.kl_coef=0.1", "ema.decay=0.9", "training.activation_checkpointing=true"),
     "rejected": (f"filter={{ name = '{HERE}:FirstHalf' }}", "grpo.max_resamples=0"),
     "unblocked": (f"generator.name={HERE}:Unblocked", "sampling.guidance_in_loss=same"),
+    "guided": ("sampling.guidance_train=1.0",),
+    "looked up": (f"generator.name={HERE}:LooksUp", "training.activation_checkpointing=true"),
 }
 
 

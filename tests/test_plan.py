@@ -392,7 +392,7 @@ def test_the_command_prints_both_tables_and_what_would_fit(cli):
         "rollout",
         "transitions",
         "TFLOP/s measured",
-        "60 updates: ",
+        "120 updates: ",
         "evaluations: 1440 images, ",
     ):
         assert word in result.out

@@ -219,5 +219,5 @@ def test_what_differs_from_the_nearest_recipe_is_marked(tmp_path):
     found = settings(recipe)
     assert (found.other, found.different) == ("shapes_clip", 1)
     (updates,) = [one for one in found.sections["training"] if one.key == "updates"]
-    assert (updates.value, updates.elsewhere) == ("77", "60")
+    assert (updates.value, updates.elsewhere) == ("77", "120")
     assert settings(recipe, mine).different == 0

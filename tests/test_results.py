@@ -161,7 +161,7 @@ def test_the_quickstart_by_guidance_is_that_of_its_rows(said):
     for when, who in (("before", "base"), ("after", "trained")):
         cells = [
             shown([row[when][evaluation + label][measure]["mean"] for row in rows], 3)
-            for label in ("", "_3", "_5")
+            for label in ("", "_2", "_3")
         ]
         assert f"| {said}, {who} | {' | '.join(cells)} |" in PAGE
     _, found = gains(rows, "quickstart")
