@@ -14,8 +14,9 @@ and dtype, and must come to the same tokens and gradient; the loss is of ``p_the
 positions alone, as in training. On a CPU the ways are compared by CPU time, in turns; how fast ours is, by the clock.
 
 FLOPs are those of the reduced work: a text once, the codes of the head at masked positions, a backward pass as two
-forward passes, nothing for recomputation; the first layer, which is looked up, counts as if it ran at every position. The reduced sizes keep the head's share of the FLOPs (about 10 %) and the
-ratio of padded to used positions (1.13) of the published ones.
+forward passes, nothing for recomputation; the first layer, which is looked up, counts as if it ran at every position.
+The reduced sizes keep the head's share of the FLOPs (about 10 %) and the ratio of padded to used positions (1.13) of
+the published ones.
 """
 
 import maskrl  # isort: skip  # noqa: F401
