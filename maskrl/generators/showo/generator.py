@@ -143,42 +143,54 @@ class Showo(MaskedGenerator):
         """See :class:`MaskedGenerator`; Show-o does not take the time, so ``step`` is not used."""
         assert isinstance(condition, ShowoCondition)
         wanted = guidance.new_zeros(()) if positions is None else positions.sum()
-        is_guided, count = torch.stack([guidance.any(), wanted]).tolist()  # the one wait for the device
-        places_M2 = None if positions is None else torch.nonzero_static(positions, size=int(count))
+        blank_B = (tokens == self.spec.mask_id).all(dim=1)
+        told = torch.cat(
+            [guidance.any()[None], wanted[None], blank_B]
+        ).tolist()  # the one wait for the device
+        is_guided, count, blank = told[0], int(told[1]), list(map(bool, told[2:]))
+        places_M2 = None if positions is None else torch.nonzero_static(positions, size=count)
         if not is_guided:
-            return self._predict(tokens, condition, places_M2)
+            return self._predict(tokens, condition, places_M2, blank)
         null = torch.full_like(condition.rows, len(condition.texts) - 1)
         both = replace(condition, rows=torch.cat([condition.rows, null]))
         if places_M2 is not None:
             places_M2 = torch.cat([places_M2, places_M2 + places_M2.new_tensor([len(tokens), 0])])
-        logits = self._predict(torch.cat([tokens, tokens]), both, places_M2)
+        logits = self._predict(torch.cat([tokens, tokens]), both, places_M2, blank + blank)
         conditional, unconditional = logits.chunk(2)
         return guided(conditional, unconditional, guidance, positions)
 
-    def _predict(self, tokens: Tensor, condition: ShowoCondition, places: Tensor | None) -> Tensor:
+    def _predict(
+        self, tokens: Tensor, condition: ShowoCondition, places: Tensor | None, blank: list[bool]
+    ) -> Tensor:
         """Predict codes without guidance, everywhere or at ``places``, Long [M, 2]: rows and positions.
 
-        The rows of one text are run side by side, and texts of one length.
+        The rows of one text are run side by side, and texts of one length. Rows of one text of which nothing is painted
+        yet, ``blank``, are the same, and run as one: so is the first step of all images of a prompt.
         """
         rows_of: dict[int, list[int]] = defaultdict(list)
-        for row, text in enumerate(condition.rows.tolist()):
-            rows_of[text].append(row)
+        first_blank: dict[int, int] = {}
+        texts, start = condition.rows.tolist(), self._prompting.length
+        same_as = [first_blank.setdefault(text, row) if blank[row] else row for row, text in enumerate(texts)]
+        for row, text in enumerate(texts):
+            if same_as[row] == row:
+                rows_of[text].append(row)
         used = sorted(rows_of, key=lambda text: (-len(condition.texts[text]), text))  # the longest first
-        groups = [len(rows_of[text]) for text in used]
-        order = torch.tensor([row for text in used for row in rows_of[text]]).to(tokens.device)
-        start = self._prompting.length
+        groups, order = [len(rows_of[text]) for text in used], [row for text in used for row in rows_of[text]]
+        place_of = {row: place for place, row in enumerate(order)}
+        back = torch.tensor([place_of[row] for row in same_as]).to(tokens.device)
         if condition.memory:
             memory = condition.memory.select(used)
         else:
             memory = self.module.read([condition.texts[text] for text in used], end=start)
-        ids = self._frame(tokens[order])
-        back = order.argsort()
-        if places is None:
-            hidden = self.module.forward_image(ids, groups, memory, start)[back, 1:-1]
-        else:
-            places_M = back[places[:, 0]] * ids.shape[1] + 1 + places[:, 1]  # behind <|soi|>
-            hidden = self.module.forward_image(ids, groups, memory, start, places_M)
-        return self.module.code_logits(hidden)
+        ids = self._frame(tokens[torch.tensor(order).to(tokens.device)])
+        memory = self.module.with_table(memory, len(tokens) * ids.shape[1])
+        if places is None or len(places) > ids.numel():
+            everywhere = self.module.code_logits(
+                self.module.forward_image(ids, groups, memory, start)[:, 1:-1]
+            )
+            return everywhere[back] if places is None else everywhere[back[places[:, 0]], places[:, 1]]
+        places_M = back[places[:, 0]] * ids.shape[1] + 1 + places[:, 1]  # behind <|soi|>
+        return self.module.code_logits(self.module.forward_image(ids, groups, memory, start, places_M))
 
     def _frame(self, tokens: Tensor) -> Tensor:
         """Codes and mask, Long [B, N] -> ids of the shared vocabulary between <|soi|> and <|eoi|>, Long [B, N + 2]."""

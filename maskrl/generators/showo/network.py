@@ -137,6 +137,12 @@ class ShowoNetwork(nn.Module):
         table: Table = self._run(self.layers[0].tabulate, self.showo.model.embed_tokens(ids_R))
         return table
 
+    def with_table(self, memory: KVCache, positions: int) -> KVCache:
+        """Make the table, if there is none, for a pass through so many positions that it is worth its while."""
+        if memory.table is not None or positions < REPEATS * len(self.vocabulary.not_text):
+            return memory
+        return replace(memory, table=self.tabulate())
+
     def forward_image(
         self,
         ids: Tensor,
@@ -161,9 +167,6 @@ class ShowoNetwork(nn.Module):
         runs = [run for run in _runs(groups, memory.lengths, ids.device) if len(run.texts)]
         sizes = [len(run.texts) for run in runs]
         x = self.showo.model.embed_tokens(ids)
-        table = memory.table
-        if table is None and ids.numel() >= REPEATS * len(self.vocabulary.not_text):
-            table = self.tabulate()
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             wanted = places if index == last else None
@@ -173,9 +176,14 @@ class ShowoNetwork(nn.Module):
                 seen = [see(q_b, k_b, v_b, memory.of(index, run)) for run, q_b, k_b, v_b in parts]
                 return seen[0] if len(seen) == 1 else torch.cat(seen)
 
-            if table is not None and index == 0:
+            if memory.table is not None and index == 0:
                 x = self._run(
-                    layer.look_up, table, ids - self.vocabulary.not_text.start, rotation, attend, wanted
+                    layer.look_up,
+                    memory.table,
+                    ids - self.vocabulary.not_text.start,
+                    rotation,
+                    attend,
+                    wanted,
                 )
             else:
                 x = self._run(layer.run, x, rotation, attend, wanted)[0]
