@@ -1,6 +1,7 @@
 """Pictures that a person judges a run by."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from toy_run import ToyGenerator, geneval_prompts
 
 from maskrl.grpo.config import SamplingConfig, resolve
-from maskrl.training.pictures import SampleSheets, choose_prompts, save_before_after
+from maskrl.training.pictures import SampleSheets, choose_prompts, save_before_after, tallies
 from maskrl.training.sheet import FRAME, LINE, PAPER, RIGHT, WRONG, save_sheet
 from maskrl.types import Prompt, Stream
 
@@ -55,9 +56,16 @@ def test_before_and_after_show_pairs_from_one_noise(tmp_path):
     path = tmp_path / "a" / "b.png"
     save_before_after(path, before, before)
     shown = colours(path)
-    for image in before.images[:, :2].flatten(0, 1):
+    for image in before.images.flatten(0, 1):
         assert tuple((image[:, 0, 0] * 255).round().int().tolist()) in shown
-    assert frames(path, LINE) == 2 * 2 * 2  # prompts x pairs x (before, after)
+    assert frames(path, LINE) == 2 * 4 * 2  # prompts x images x (before, after)
+
+
+def test_before_and_after_say_of_each_prompt_how_many_are_right():
+    paint, generator = sampler(is_right=lambda image, prompt: prompt.text == "one" or None)
+    before = paint.paint(generator)
+    after = replace(before, marks=[[True, False, True, False], [True, True, True, None]])
+    assert tallies(before, after) == ["one: 4 of 4 right, then 2", TEXTS[1]]
 
 
 def test_white_images_on_white_paper_can_be_counted(tmp_path):

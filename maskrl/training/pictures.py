@@ -16,7 +16,6 @@ from maskrl.training.sheet import Mark, save_sheet
 from maskrl.types import Prompt, Stream
 
 PER_PROMPT = 4  # images of each prompt in a sheet of samples
-PAIRS = 2  # of them, those that the picture of before and after shows
 MOST_PROMPTS = 6  # of the run's own that are shown where a recipe names none
 WORDS = 40  # of a caption: a longer one is cut in the picture
 
@@ -75,9 +74,19 @@ def save_samples(path: Path, samples: Samples) -> None:
 
 
 def save_before_after(path: Path, before: Samples, after: Samples) -> None:
-    """Write ``PAIRS`` pairs of every prompt, each from one noise: before above after."""
-    rows = [samples.row(noise) for noise in range(PAIRS) for samples in (before, after)]
-    _save(path, before.captions, rows, ["before", "after"] * PAIRS)
+    """Write all images of before above all of after, which are from the same noises."""
+    rows = [samples.row(noise) for samples in (before, after) for noise in range(PER_PROMPT)]
+    _save(path, tallies(before, after), rows, ["before"] * PER_PROMPT + ["after"] * PER_PROMPT)
+
+
+def tallies(before: Samples, after: Samples) -> list[str]:
+    """Return the captions, each with how many of its images are right, where all of them are judged."""
+    told = []
+    for caption, *both in zip(before.captions, before.marks, after.marks, strict=True):
+        one, other = (sum(map(bool, marks)) for marks in both)
+        is_judged = all(mark is not None for marks in both for mark in marks)
+        told.append(f"{caption}: {one} of {PER_PROMPT} right, then {other}" if is_judged else caption)
+    return told
 
 
 def _save(
