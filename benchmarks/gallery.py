@@ -1,6 +1,6 @@
 """Pictures of a base and a trained model, the same prompts and noise: the first prompts of every task, none chosen.
 
-maskrl eval geneval --guidance 3 --images-per-prompt 1 --out results/base    # and --run RUN --out results/trained
+maskrl eval geneval --guidance 2 --images-per-prompt 1 --out results/base    # and --run RUN --out results/trained
 maskrl eval cleanliness --images results/base/images --out results/base      # and the other
 python benchmarks/gallery.py results/base results/trained --out docs/gallery.png
 Green: exactly what was asked for, and nothing but whole shapes.

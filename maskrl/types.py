@@ -118,15 +118,14 @@ class Cost:
         spec: its sizes.
         parameters: of the network that training updates.
         frozen_parameters: of the networks that are never trained.
-        adapter_sizes: by name of layer, the sum of (inputs + outputs) over all layers of that name: what adapters of
-            rank 1 beside them hold.
+        adapter_sizes: what adapters of rank 1 hold: inputs + outputs, by name of layer, over all layers of that name.
         prompt_flops: reading one text.
         image_flops: one image at one step, forward, without what is done at positions that are asked for alone.
         again_flops: of ``image_flops``, what activation checkpointing does a second time.
         position_flops: what one position that is asked for adds: the head, and whatever else is done there alone.
-        decode_flops: painting one image.
-        decode_bytes: what painting one image takes beside the weights, in fp32.
+        decode_flops: painting one image; ``decode_bytes``: what it takes beside the weights, in fp32.
         footprint: says what a pass of the network takes.
+        joins_blank: whether images of one prompt of which nothing is painted yet run as one.
     """
 
     spec: GeneratorSpec
@@ -140,6 +139,7 @@ class Cost:
     decode_flops: float
     decode_bytes: float
     footprint: Callable[[Pass], Footprint]
+    joins_blank: bool = False
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,11 @@ def test_the_full_size_is_counted_without_a_hub():
     assert cost.image_flops == pytest.approx(linear + attention - last * image, rel=1e-3)
     assert cost.position_flops == 2 * width * 8192 + last
     masked = sum(1024 - sum(made_counts(50)[:t]) for t in range(50))
-    rollout = 6 * (50 * cost.image_flops + masked * cost.position_flops) + cost.prompt_flops
-    assert made.flops["rollout"] == pytest.approx(rollout)
-    reading = 300 / 12 * cost.prompt_flops  # once a micro-batch
-    assert made.flops["update"] == pytest.approx(3 * (rollout - cost.prompt_flops + reading))
+    painted = 6 * (50 * cost.image_flops + masked * cost.position_flops)
+    begun = cost.image_flops + 1024 * cost.position_flops  # of the first step five are as the sixth
+    assert made.flops["rollout"] == pytest.approx(painted - 5 * begun + cost.prompt_flops)
+    reading = 300 / 12 * cost.prompt_flops  # once a micro-batch, of which none has two first steps
+    assert made.flops["update"] == pytest.approx(3 * (painted + reading))
     assert (made.images, made.pairs) == (6, 300)
     assert made.memory["weights"] == made.memory["gradients"] == 4 * cost.parameters
     assert made.memory["optimizer"] == 8 * cost.parameters
@@ -103,14 +104,18 @@ def test_the_full_size_is_counted_without_a_hub():
 
 def test_steps_that_are_drawn_by_chance_are_planned_at_their_most_and_cost_their_mean():
     """Beside reducers that always take the first, which have most left to paint, and beside all steps."""
-    every, first, chance = (
-        planned(read_recipe("shapes_clip", [*SMALL, f"reducer={{ {reducer} }}"]), 20, 1)
+    recipes = [
+        read_recipe("shapes_clip", [*SMALL, f"reducer={{ {reducer} }}"])
         for reducer in (
             "name = 'none'",
             "name = 'computational', steps = 2",
             "name = 'random', steps = 2",
         )
-    )
+    ]
+    joins = [planned(recipe, 20, 1) for recipe in recipes]
+    cost = replace(joins[0].cost, joins_blank=False)
+    every, first, chance = (plan_of(recipe, cost, cost_of_judging(recipe), 1) for recipe in recipes)
+    assert joins[1].transient["update"] < joins[2].transient["update"] == chance.transient["update"]
     assert first.pairs == chance.pairs == every.pairs / 2
     assert chance.transient["update"] == pytest.approx(first.transient["update"])
     assert chance.flops["update"] == pytest.approx(every.flops["update"] / 2, rel=0.05)

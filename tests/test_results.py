@@ -244,3 +244,22 @@ def test_what_the_network_could_do_is_that_of_its_files():
         for row in rows
     ]
     assert f"{clean[0]:+.3f} and {clean[1]:+.3f} in clean" in text
+
+
+def test_guidance_in_training_is_told_as_its_rows_say():
+    rows = [json.loads(line) for line in (RESULTS / "without_guidance.jsonl").read_text().splitlines()]
+    shown_as = {
+        "g1_100": "1 | 100 | 1, 3, 5",
+        "g0_120": "0 | 120 | 1, 3, 5",
+        "g0_100": "0 | 100 | 1, 2, 3",
+        "g0_80": "0 | 80 | 1, 2, 3",
+        "g0_60_big": "0, 16 prompts an update | 60 | 1, 3, 5",
+        "g0_60_lr": "0, rate 8e-4 | 60 | 1, 3, 5",
+    }
+    for variant, start in shown_as.items():
+        mine, (geneval, clean, *_) = gains(rows, variant)
+        cells = [", ".join(f"{value:+.3f}" for value in values) for values in (geneval, clean)]
+        fastest = min(row["seconds_per_update"] for row in mine)
+        assert f"| {start} | {' | '.join(cells)} | {fastest:.1f} |" in PAGE
+    before = [json.loads(line) for line in (RESULTS / "quickstart_60.jsonl").read_text().splitlines()]
+    assert f"{shown(gains(before, 'quickstart')[1][0], 3, '+')} over five seeds" in PAGE

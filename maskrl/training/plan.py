@@ -212,8 +212,8 @@ def _learning(recipe: Recipe, cost: Cost, work: Work, trained: int) -> float:
     pairs = min(training.micro_batch, work.pairs)
     scored = min(training.score_batch or pairs, pairs)
     masked = work.asked_at_most()
-    rows = pairs * work.branches_in_loss
-    network = _footprint(recipe, cost, rows, round(rows * masked), work.texts(pairs))
+    scored_at = round(pairs * work.branches_in_loss * masked)
+    network = _footprint(recipe, cost, work.rows_at_most(), scored_at, work.texts(pairs))
     logits = 2 * _logit_bytes(recipe) * pairs  # and their gradient, or those of the reference
     of_each = logits + SCORE_BYTES[training.dtype] * scored
     if recipe.grpo.kl_coef > 0:

@@ -74,8 +74,18 @@ class Work:
     def rollout(self) -> float:
         """Paint every image: a text is read once."""
         texts = self.images / self.recipe.grpo.group_size + (self.branches - 1)
-        painted = self.branches * self.images * sum(self._step(masked) for masked in self._masked)
+        first, *others = (self._step(masked) for masked in self._masked)
+        painted = self.branches * self.images * sum(others) + self._begun() * first
         return texts * self.cost.prompt_flops + painted
+
+    def _begun(self) -> int:
+        """Rows of the first step of a rollout, portion by portion."""
+        size = min(self.recipe.training.rollout_batch or self.images, self.images)
+        passes = (range(start, min(start + size, self.images)) for start in range(0, self.images, size))
+        group = self.recipe.grpo.group_size
+        return sum(
+            self._distinct([image // group for image in images], 0, self.branches) for images in passes
+        )
 
     def update(self) -> float:
         """Forward and backward, and forward once more where there is a reference; texts are read in every pass.
@@ -84,12 +94,38 @@ class Work:
         """
         grpo = self.recipe.grpo
         passes = grpo.num_updates * ((3 if self.recipe.lora is None else 2) + (grpo.kl_coef > 0))
-        trained = self.branches_in_loss * self.pairs * self._step(self.asked_on_average())
+        asked = self.branches_in_loss * self.pairs * self.asked_on_average()
+        trained = self._rows() * self.cost.image_flops + asked * self.cost.position_flops
         return passes * (trained + self._texts_read() * self.cost.prompt_flops)
 
     def recomputed(self) -> float:
         """Run the layers of the images forward once more, for the backward pass; neither head nor texts."""
-        return self.recipe.grpo.num_updates * self.branches_in_loss * self.pairs * self.cost.again_flops
+        return self.recipe.grpo.num_updates * self._rows() * self.cost.again_flops
+
+    def _rows(self) -> float:
+        """Rows that the loss runs for all pairs, on average over what the reducer draws."""
+        return sum(sum(self._rows_of_passes(steps)) for steps in self._draws) / len(self._draws)
+
+    def rows_at_most(self) -> int:
+        """Rows of the fullest pass of the loss."""
+        return max(rows for steps in self._draws for rows in self._rows_of_passes(steps))
+
+    def _rows_of_passes(self, steps: list[int]) -> list[int]:
+        """Rows of each pass of the loss, where these steps are trained, image by image."""
+        pairs, size = self.images * len(steps), self.recipe.training.micro_batch
+        of_one, found = self.recipe.grpo.group_size * len(steps), []
+        for start in range(0, pairs, size):
+            some = range(start, min(start + size, pairs))
+            blank = [pair // of_one for pair in some if steps[pair % len(steps)] == 0]
+            found.append(self._distinct(blank, len(some) - len(blank), self.branches_in_loss))
+        return found
+
+    def _distinct(self, blank: list[int], others: int, branches: int) -> int:
+        """Rows of a pass through so many images, of which some are blank, of these prompts."""
+        if not self.cost.joins_blank:
+            return branches * (len(blank) + others)
+        without_text = min(len(blank), 1) + others
+        return len(set(blank)) + others + (without_text if branches == 2 else 0)
 
     def evaluations(self) -> tuple[int, float]:
         """Images of all evaluations of a run, on all processes, and the FLOPs of painting them.

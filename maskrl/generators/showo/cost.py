@@ -45,6 +45,7 @@ def measure(
             decode_bytes=_decoding(magvit, codes),
             # kept: a saving of memory changes one pass and leaves the others
             footprint=cache(partial(_footprint, spec.num_tokens, phi, vocabulary, text_tokens)),
+            joins_blank=True,
         )
 
 
