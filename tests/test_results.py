@@ -263,3 +263,13 @@ def test_guidance_in_training_is_told_as_its_rows_say():
         assert f"| {start} | {' | '.join(cells)} | {fastest:.1f} |" in PAGE
     before = [json.loads(line) for line in (RESULTS / "quickstart_60.jsonl").read_text().splitlines()]
     assert f"{shown(gains(before, 'quickstart')[1][0], 3, '+')} over five seeds" in PAGE
+
+
+def test_the_table_of_adapters_two_steps_and_widest_groups_is_written_from_its_rows(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from study_table import table
+
+    text = table(ROOT / "benchmarks" / "studies" / "learner.toml")
+    assert f"<!-- learner -->\n{text}\n<!-- /learner -->" in PAGE
+    (row,) = [line for line in text.splitlines() if line.startswith("| `widest_groups`")]
+    assert row.split(" | ")[2] in PAGE.split("<!-- /learner -->")[1].split("\n## ")[0]
