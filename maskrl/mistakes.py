@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from maskrl import registry
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_MOST_CHARACTERS = 60  # of a value in a message
+_MOST_CHARACTERS = 60  # of a value, or of a part of a key, in a message
 _MAY_BE_ABSENT = ("missing", "value_error")  # what these complain of may not be there
 
 
@@ -45,12 +45,17 @@ def key_of(detail: ErrorDetails, data: Any) -> str:
         elif number < len(detail["loc"]) or detail["type"] not in _MAY_BE_ABSENT:
             continue
         parts.append(str(part))
-    return written(parts)
+    return told(parts)
 
 
 def written(key: Sequence[str]) -> str:
     """Return a dotted key as TOML writes it."""
     return ".".join(part if _BARE_KEY.fullmatch(part) else _quoted(part) for part in key)
+
+
+def told(key: Sequence[str]) -> str:
+    """Return a dotted key as a message names it: a part that is longer than any of ours is cut."""
+    return written([_cut(part) for part in key])
 
 
 def _quoted(part: str) -> str:
@@ -81,5 +86,8 @@ def _say(detail: ErrorDetails, known: Sequence[str]) -> tuple[str, str]:
 
 def shown(value: Any) -> str:
     """Return a value as a message shows it: in one line, cut where it is long."""
-    text = repr(value)
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"

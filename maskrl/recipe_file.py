@@ -14,7 +14,7 @@ from typing import Any
 from maskrl import registry
 from maskrl.component import TYPED
 from maskrl.errors import RecipeError
-from maskrl.mistakes import shown, written
+from maskrl.mistakes import shown, told, written
 
 _DEEPEST = 32  # tables and lists inside each other
 _INTEGERS = 2**63  # TOML's are of 64 bits
@@ -50,12 +50,12 @@ def _check_values(value: Any, key: tuple[str, ...] = ()) -> None:
         raise RecursionError
     if isinstance(value, date | time):
         raise ValueError(
-            f"{written(key)}: {value} is a date or a time, which no setting is; a text needs quotes"
+            f"{told(key)}: {value} is a date or a time, which no setting is; a text needs quotes"
         )
     if isinstance(value, int) and not -_INTEGERS <= value < _INTEGERS:
-        raise ValueError(f"{written(key)}: an integer has 64 bits at most")
+        raise ValueError(f"{told(key)}: an integer has 64 bits at most")
     if isinstance(value, str) and _UNWANTED.search(value):
-        raise ValueError(f"{written(key)}: holds a null character, or is not UTF-8")
+        raise ValueError(f"{told(key)}: holds a null character, or is not UTF-8")
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, one in inside:
         _check_values(one, (*key, str(name)))

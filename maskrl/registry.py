@@ -214,7 +214,8 @@ def _unknown(kind: str, name: str, offers: list[Offer], matches: list[Offer]) ->
             f"of the interface, this maskrl has {INTERFACE_VERSION}; install a release of it that matches"
         )
     known = sorted({offer.name for offer in offers if offer.interface == INTERFACE_VERSION})
-    return f"no {label} is called {name!r}{nearest(name, known)} (installed: {', '.join(known) or 'none'})"
+    shown = name if len(name) <= 200 else name[:200] + "…"  # longer than any
+    return f"no {label} is called {shown!r}{nearest(name, known)} (installed: {', '.join(known) or 'none'})"
 
 
 def _attribute(where: str, name: str, base: Path) -> object:

@@ -263,3 +263,22 @@ def test_shipped_recipes_survive_being_written_and_read_again(tmp_path):
         recipe = read_recipe(name)
         (tmp_path / "again.toml").write_text(recipe.to_toml())
         assert read_recipe(tmp_path / "again.toml").to_toml() == recipe.to_toml()
+
+
+@pytest.mark.parametrize(
+    "place", ["{} = 1", "[generator]\nname = 'showo'\n{} = 1", "[eval.{}]", "[watch.rewards.{}]", "[{}]"]
+)
+def test_a_key_of_any_length_is_named_in_a_short_line(tmp_path, place):
+    (tmp_path / "long.toml").write_text(place.format("9" * 5000) + "\n")
+    with pytest.raises(RecipeError) as refused:
+        read_recipe(tmp_path / "long.toml")
+    lines = str(refused.value).split("\n")
+    assert any("9" * 60 + "…" in line for line in lines)
+    assert max(map(len, lines)) < 600
+
+
+def test_a_long_key_is_written_whole(tmp_path):
+    key = "k" * 500
+    assert tomllib.loads(write_toml({"tracking": {"options": {"mine": {key: 1}}}})) == {
+        "tracking": {"options": {"mine": {key: 1}}}
+    }
