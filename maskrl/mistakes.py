@@ -78,7 +78,7 @@ def _say(detail: ErrorDetails, known: Sequence[str]) -> tuple[str, str]:
     if detail["type"] == "missing":
         return "is missing", ""
     if detail["type"] == "model_type":
-        return f"is a section: write [{'.'.join(map(str, detail['loc']))}]", ""
+        return f"is a section: write [{told([str(part) for part in detail['loc']])}]", ""
     if cause is not None:
         return "; ".join(str(cause).splitlines()), ""
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]}", f", not {shown(detail['input'])}"

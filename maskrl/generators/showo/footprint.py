@@ -35,6 +35,6 @@ def _forward(
     """Predict codes as the generator does: rows of a text side by side, as many masked positions as are wanted."""
     rows = [run.rows // len(texts) + (i < run.rows % len(texts)) for i in range(len(texts))]
     memory = network.with_table(memory or network.read(texts, end=len(texts[0])), run.rows * (num_tokens + 2))
-    ids = torch.zeros(run.rows, num_tokens + 2, dtype=torch.long)
+    ids = torch.full((run.rows, num_tokens + 2), network.vocabulary.mask_id)
     places = torch.arange(run.masked)
     return network.code_logits(network.forward_image(ids, rows, memory, len(texts[0]), places))

@@ -37,8 +37,6 @@ from maskrl.interfaces import Condition, MaskedGenerator
 from maskrl.types import Cost, GeneratorSpec, Prompt, StepIndex
 from maskrl.weights import built_from
 
-PASSES = 8  # of a rollout, at least, through every row
-
 
 @dataclass(frozen=True)
 class ShowoCondition(Condition):
@@ -122,15 +120,12 @@ class Showo(MaskedGenerator):
 
     @torch.no_grad()
     def prefill(self, condition: Condition) -> ShowoCondition:
-        """Read every text once, for a rollout, and let the first layer read every code, where it would more often."""
+        """Read every text once, for a rollout, and run the first layer on every id of an image once."""
         assert isinstance(condition, ShowoCondition)
         if condition.memory:
             return condition
         memory = self.module.read(condition.texts, end=self._prompting.length)
-        positions = PASSES * len(condition.rows) * (self.spec.num_tokens + 2)
-        if positions >= len(self.module.vocabulary.not_text):
-            memory = replace(memory, table=self.module.tabulate())
-        return replace(condition, memory=memory)
+        return replace(condition, memory=replace(memory, table=self.module.tabulate()))
 
     def logits(
         self,
@@ -177,7 +172,7 @@ class Showo(MaskedGenerator):
         used = sorted(rows_of, key=lambda text: (-len(condition.texts[text]), text))  # the longest first
         groups, order = [len(rows_of[text]) for text in used], [row for text in used for row in rows_of[text]]
         place_of = {row: place for place, row in enumerate(order)}
-        back = torch.tensor([place_of[row] for row in same_as]).to(tokens.device)
+        back = torch.tensor([place_of[row] for row in same_as], dtype=torch.long).to(tokens.device)
         if condition.memory:
             memory = condition.memory.select(used)
         else:
@@ -188,7 +183,10 @@ class Showo(MaskedGenerator):
             everywhere = self.module.code_logits(
                 self.module.forward_image(ids, groups, memory, start)[:, 1:-1]
             )
-            return everywhere[back] if places is None else everywhere[back[places[:, 0]], places[:, 1]]
+            if places is None:
+                return everywhere.index_select(0, back)
+            places_M = back[places[:, 0]] * tokens.shape[1] + places[:, 1]
+            return everywhere.flatten(0, 1).index_select(0, places_M)
         places_M = back[places[:, 0]] * ids.shape[1] + 1 + places[:, 1]  # behind <|soi|>
         return self.module.code_logits(self.module.forward_image(ids, groups, memory, start, places_M))
 

@@ -52,13 +52,19 @@ class Block(PhiDecoderLayer):  # type: ignore[misc]  # transformers has no types
     ) -> Tensor:
         """Run the rest of it, where Long [B, L] says which row of ``table`` stands: the output of :meth:`run`."""
         heads = -1, self.self_attn.head_dim
-        q, k = F.embedding(index, table.queries_keys).unflatten(-1, (2, *heads)).unbind(2)
-        v = F.embedding(index, table.values).unflatten(-1, heads)
+        q, k = _rows(table.queries_keys, index).unflatten(-1, (2, *heads)).unbind(2)
+        v = _rows(table.values, index).unflatten(-1, heads)
         attended = attend(*_turned(q, k, v, rotation))
         if places is not None:
             index, attended = _at(places, index, attended)
-        out: Tensor = F.embedding(index, table.beside) + self.self_attn.dense(attended)
+        out: Tensor = _rows(table.beside, index) + self.self_attn.dense(attended)
         return out
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """Float [R, D], Long [...] -> [..., D]; ``F.embedding`` would add up thousands of bf16 gradients in bf16."""
+    rows: Tensor = table.index_select(0, index.flatten()).unflatten(0, index.shape)
+    return rows
 
 
 def _at(places: Tensor | None, *parts: Tensor) -> Iterator[Tensor]:

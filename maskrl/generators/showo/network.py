@@ -156,7 +156,7 @@ class ShowoNetwork(nn.Module):
         What the last layer does after attention is done for some places only, if they are named: -> Float [M, D].
 
         Args:
-            ids: row by row, those of one text side by side.
+            ids: row by row, those of one text side by side; none is one of a text.
             groups: how many rows belong to each text of ``memory``; they add up to B. It is fastest where texts of one
                 length are side by side.
             memory: of the texts, under the weights as they are.
