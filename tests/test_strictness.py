@@ -224,7 +224,7 @@ values = st.recursive(
 @settings(max_examples=40)
 @example(changes=[(("eval",), 0)])
 @example(changes=[(("eval",), {"geneval": 0})])
-@example(changes=[(("reward",), {"name": "weighted", "terms": {"\x1f": 0}})])
+@example(changes=[(("reward",), {"name": "weighted_sum", "terms": {"\x1f": 0}})])
 @given(changes=st.lists(st.tuples(st.sampled_from(fields_of_recipe()), values), min_size=1, max_size=3))
 def test_any_value_at_any_key_is_read_or_refused(tmp_path_factory, changes):
     data = {key: dict(value) if isinstance(value, dict) else value for key, value in SHIPPED.items()}
