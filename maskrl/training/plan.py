@@ -1,6 +1,6 @@
 """What a run will need, before any weight is loaded: memory by part, and FLOPs by part of an update.
 
-Estimates: allocators, libraries and fragments take more. Sizes of the networks are exact, FLOPs but for what is looked up.
+Estimates: allocators, libraries and fragments take more. Sizes of networks are exact, FLOPs but for what is looked up.
 """
 
 from __future__ import annotations
