@@ -22,9 +22,7 @@ def footprint(network: ShowoNetwork, num_tokens: int, text_tokens: int, run: Pas
         return [torch.zeros(text_tokens, dtype=torch.long)] * max(run.texts, 1)
 
     def read() -> KVCache | None:
-        return (
-            None if run.texts else replace(network.read(texts(), end=text_tokens), table=network.tabulate())
-        )
+        return None if run.texts else network.read(texts(), end=text_tokens)
 
     return follow(network, run, read, lambda memory: _forward(network, num_tokens, texts(), memory, run))
 
@@ -34,7 +32,10 @@ def _forward(
 ) -> Tensor:
     """Predict codes as the generator does: rows of a text side by side, as many masked positions as are wanted."""
     rows = [run.rows // len(texts) + (i < run.rows % len(texts)) for i in range(len(texts))]
-    memory = network.with_table(memory or network.read(texts, end=len(texts[0])), run.rows * (num_tokens + 2))
+    if memory is None:
+        memory = network.with_table(network.read(texts, end=len(texts[0])), run.rows * (num_tokens + 2))
+    else:  # a rollout makes it once, and keeps it
+        memory = replace(memory, table=network.tabulate())
     ids = torch.full((run.rows, num_tokens + 2), network.vocabulary.mask_id)
     places = torch.arange(run.masked)
     return network.code_logits(network.forward_image(ids, rows, memory, len(texts[0]), places))
