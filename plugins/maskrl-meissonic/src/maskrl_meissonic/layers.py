@@ -21,10 +21,14 @@ def waves(values: Tensor, width: int = 256) -> Tensor:
     In fp32 and in this order of operations: at the 63,000 of a first step of 64 the angles are rounded in the fourth
     digit, and the network has learnt the rounded ones.
     """
-    half = width // 2
-    exponents = -math.log(10_000) * torch.arange(half, dtype=torch.float32, device=values.device) / half
-    angles = values.float()[:, None] * exponents.exp()
+    angles = values.float()[:, None] * frequencies(width // 2, values.device)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def frequencies(number: int, device: torch.device) -> Tensor:
+    """Return 10,000 ** -(i / number), Float [number], of which processors choose the last bit differently."""
+    exponents = -math.log(10_000) * torch.arange(number, dtype=torch.float32, device=device) / number
+    return exponents.exp()
 
 
 def rotations(places: Tensor, widths: tuple[int, ...]) -> Tensor:
