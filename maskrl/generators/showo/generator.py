@@ -139,10 +139,8 @@ class Showo(MaskedGenerator):
         assert isinstance(condition, ShowoCondition)
         wanted = guidance.new_zeros(()) if positions is None else positions.sum()
         blank_B = (tokens == self.spec.mask_id).all(dim=1)
-        told = torch.cat(
-            [guidance.any()[None], wanted[None], blank_B]
-        ).tolist()  # the one wait for the device
-        is_guided, count, blank = told[0], int(told[1]), list(map(bool, told[2:]))
+        asked = torch.cat([guidance.any()[None], wanted[None], blank_B])
+        is_guided, count, *blank = map(int, asked.tolist())  # the one wait for the device
         places_M2 = None if positions is None else torch.nonzero_static(positions, size=count)
         if not is_guided:
             return self._predict(tokens, condition, places_M2, blank)
@@ -155,18 +153,16 @@ class Showo(MaskedGenerator):
         return guided(conditional, unconditional, guidance, positions)
 
     def _predict(
-        self, tokens: Tensor, condition: ShowoCondition, places: Tensor | None, blank: list[bool]
+        self, tokens: Tensor, condition: ShowoCondition, places: Tensor | None, blank: list[int]
     ) -> Tensor:
         """Predict codes without guidance, everywhere or at ``places``, Long [M, 2]: rows and positions.
 
         The rows of one text are run side by side, and texts of one length. Rows of one text of which nothing is painted
         yet, ``blank``, are the same, and run as one: so is the first step of all images of a prompt.
         """
+        start, same_as = self._prompting.length, _same_as(condition.rows.tolist(), blank)
         rows_of: dict[int, list[int]] = defaultdict(list)
-        first_blank: dict[int, int] = {}
-        texts, start = condition.rows.tolist(), self._prompting.length
-        same_as = [first_blank.setdefault(text, row) if blank[row] else row for row, text in enumerate(texts)]
-        for row, text in enumerate(texts):
+        for row, text in enumerate(condition.rows.tolist()):
             if same_as[row] == row:
                 rows_of[text].append(row)
         used = sorted(rows_of, key=lambda text: (-len(condition.texts[text]), text))  # the longest first
@@ -226,6 +222,12 @@ class Showo(MaskedGenerator):
     def save(self, folder: str) -> None:
         """Write the network in the published layout; the image tokenizer is not trained and stays where it is."""
         save_folder(self.module, self._folder, self._language_model, Path(folder))
+
+
+def _same_as(texts: list[int], blank: list[int]) -> list[int]:
+    """Say of each row which one runs for it: itself, or the first blank one of its text."""
+    first: dict[int, int] = {}
+    return [first.setdefault(text, row) if blank[row] else row for row, text in enumerate(texts)]
 
 
 def make_spec(config: Showo.Config, settings: ShowoConfig, sizes: MagvitConfig) -> GeneratorSpec:

@@ -166,7 +166,8 @@ class ShowoNetwork(nn.Module):
         rotation = self._rotation(torch.arange(start, start + ids.shape[1], device=ids.device)[None])
         runs = [run for run in _runs(groups, memory.lengths, ids.device) if len(run.texts)]
         sizes = [len(run.texts) for run in runs]
-        x = self.showo.model.embed_tokens(ids)
+        is_known = memory.table is not None
+        x = ids - self.vocabulary.not_text.start if is_known else self.showo.model.embed_tokens(ids)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             wanted = places if index == last else None
@@ -176,15 +177,8 @@ class ShowoNetwork(nn.Module):
                 seen = [see(q_b, k_b, v_b, memory.of(index, run)) for run, q_b, k_b, v_b in parts]
                 return seen[0] if len(seen) == 1 else torch.cat(seen)
 
-            if memory.table is not None and index == 0:
-                x = self._run(
-                    layer.look_up,
-                    memory.table,
-                    ids - self.vocabulary.not_text.start,
-                    rotation,
-                    attend,
-                    wanted,
-                )
+            if is_known and index == 0:  # x says where in the table
+                x = self._run(layer.look_up, memory.table, x, rotation, attend, wanted)
             else:
                 x = self._run(layer.run, x, rotation, attend, wanted)[0]
         out: Tensor = self.showo.model.final_layernorm(x)
