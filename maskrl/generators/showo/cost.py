@@ -13,6 +13,7 @@ from maskrl.counting import adapter_sizes, parameters_of
 from maskrl.errors import RecipeError
 from maskrl.flops import count_flops
 from maskrl.footprint import Allocations
+from maskrl.generators.showo.asked import asked_evenly
 from maskrl.generators.showo.depth import by_depth
 from maskrl.generators.showo.footprint import footprint
 from maskrl.generators.showo.magvit import Magvit, MagvitConfig
@@ -61,7 +62,8 @@ def _flops(num_tokens: int, vocabulary: Vocabulary, text_tokens: int, phi: PhiCo
 
 def _forward_image(network: ShowoNetwork, num_tokens: int, memory: KVCache, places: int) -> Tensor:
     ids = torch.zeros(1, num_tokens + 2, dtype=torch.long)
-    return network.forward_image(ids, [1], memory, memory.lengths[0], torch.arange(places))
+    asked = asked_evenly(1, num_tokens, places)
+    return network.forward_image(ids, [1], memory, memory.lengths[0], asked)
 
 
 def _footprint(

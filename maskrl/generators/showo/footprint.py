@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from maskrl.footprint import follow
+from maskrl.generators.showo.asked import asked_evenly
 from maskrl.generators.showo.network import KVCache, ShowoNetwork
 from maskrl.types import Footprint, Pass
 
@@ -37,5 +38,5 @@ def _forward(
     else:  # a rollout makes it once, and keeps it
         memory = replace(memory, table=network.tabulate())
     ids = torch.full((run.rows, num_tokens + 2), network.vocabulary.mask_id)
-    places = torch.arange(run.masked)
-    return network.code_logits(network.forward_image(ids, rows, memory, len(texts[0]), places))
+    asked = asked_evenly(run.rows, num_tokens, run.masked)
+    return network.code_logits(network.forward_image(ids, rows, memory, len(texts[0]), asked))

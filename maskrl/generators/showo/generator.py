@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from maskrl.component import ComponentConfig, open_path
 from maskrl.cut_prompts import CutPrompts
 from maskrl.errors import RecipeError
+from maskrl.generators.showo.asked import EDGE, ask
 from maskrl.generators.showo.checkpoint import (
     ShowoConfig,
     find_folder,
@@ -137,25 +138,28 @@ class Showo(MaskedGenerator):
     ) -> Tensor:
         """See :class:`MaskedGenerator`; Show-o does not take the time, so ``step`` is not used."""
         assert isinstance(condition, ShowoCondition)
-        wanted = guidance.new_zeros(()) if positions is None else positions.sum()
         blank_B = (tokens == self.spec.mask_id).all(dim=1)
-        asked = torch.cat([guidance.any()[None], wanted[None], blank_B])
-        is_guided, count, *blank = map(int, asked.tolist())  # the one wait for the device
-        places_M2 = None if positions is None else torch.nonzero_static(positions, size=count)
+        counts_B = blank_B.new_zeros(0) if positions is None else positions.sum(dim=1)
+        told = torch.cat([guidance.any()[None], blank_B, counts_B]).tolist()  # the one wait for the device
+        is_guided, blank, counts = told[0], told[1 : len(tokens) + 1], told[len(tokens) + 1 :]
         if not is_guided:
-            return self._predict(tokens, condition, places_M2, blank)
+            return self._predict(tokens, condition, blank, positions, counts)
         null = torch.full_like(condition.rows, len(condition.texts) - 1)
         both = replace(condition, rows=torch.cat([condition.rows, null]))
-        if places_M2 is not None:
-            places_M2 = torch.cat([places_M2, places_M2 + places_M2.new_tensor([len(tokens), 0])])
-        logits = self._predict(torch.cat([tokens, tokens]), both, places_M2, blank + blank)
+        twice = None if positions is None else torch.cat([positions, positions])
+        logits = self._predict(torch.cat([tokens, tokens]), both, blank * 2, twice, counts * 2)
         conditional, unconditional = logits.chunk(2)
         return guided(conditional, unconditional, guidance, positions)
 
     def _predict(
-        self, tokens: Tensor, condition: ShowoCondition, places: Tensor | None, blank: list[int]
+        self,
+        tokens: Tensor,
+        condition: ShowoCondition,
+        blank: list[int],
+        positions: Tensor | None,
+        counts: list[int],
     ) -> Tensor:
-        """Predict codes without guidance, everywhere or at ``places``, Long [M, 2]: rows and positions.
+        """Predict codes without guidance, everywhere or at ``positions``, of which each row has so many.
 
         The rows of one text are run side by side, and texts of one length. Rows of one text of which nothing is painted
         yet, ``blank``, are the same, and run as one: so is the first step of all images of a prompt.
@@ -168,23 +172,22 @@ class Showo(MaskedGenerator):
         used = sorted(rows_of, key=lambda text: (-len(condition.texts[text]), text))  # the longest first
         groups, order = [len(rows_of[text]) for text in used], [row for text in used for row in rows_of[text]]
         place_of = {row: place for place, row in enumerate(order)}
-        back = torch.tensor([place_of[row] for row in same_as], dtype=torch.long).to(tokens.device)
+        runs_as = torch.tensor([place_of[row] for row in same_as], dtype=torch.long).to(tokens.device)
         if condition.memory:
             memory = condition.memory.select(used)
         else:
             memory = self.module.read([condition.texts[text] for text in used], end=start)
         ids = self._frame(tokens[torch.tensor(order).to(tokens.device)])
         memory = self.module.with_table(memory, len(tokens) * ids.shape[1])
-        if places is None or len(places) > ids.numel():
-            everywhere = self.module.code_logits(
-                self.module.forward_image(ids, groups, memory, start)[:, 1:-1]
-            )
-            if places is None:
-                return everywhere.index_select(0, back)
-            places_M = back[places[:, 0]] * tokens.shape[1] + places[:, 1]
-            return everywhere.flatten(0, 1).index_select(0, places_M)
-        places_M = back[places[:, 0]] * ids.shape[1] + 1 + places[:, 1]  # behind <|soi|>
-        return self.module.code_logits(self.module.forward_image(ids, groups, memory, start, places_M))
+        if positions is None or sum(counts) > ids.numel():
+            hidden = self.module.forward_image(ids, groups, memory, start)[:, EDGE:-EDGE]
+            everywhere = self.module.code_logits(hidden)
+            if positions is None:
+                return everywhere.index_select(0, runs_as)
+            image_M, at_M = torch.nonzero_static(positions, size=sum(counts)).unbind(dim=1)
+            return everywhere.flatten(0, 1).index_select(0, runs_as[image_M] * positions.shape[1] + at_M)
+        asked = ask(positions, runs_as, len(order), sum(counts), _most(counts, same_as))
+        return self.module.code_logits(self.module.forward_image(ids, groups, memory, start, asked))
 
     def _frame(self, tokens: Tensor) -> Tensor:
         """Codes and mask, Long [B, N] -> ids of the shared vocabulary between <|soi|> and <|eoi|>, Long [B, N + 2]."""
@@ -228,6 +231,14 @@ def _same_as(texts: list[int], blank: list[int]) -> list[int]:
     """Say of each row which one runs for it: itself, or the first blank one of its text."""
     first: dict[int, int] = {}
     return [first.setdefault(text, row) if blank[row] else row for row, text in enumerate(texts)]
+
+
+def _most(counts: list[int], same_as: list[int]) -> int:
+    """Return how many positions the row that runs for most of them may have, of which each image has so many."""
+    of_row: dict[int, int] = defaultdict(int)
+    for count, row in zip(counts, same_as, strict=True):
+        of_row[row] += count
+    return max(of_row.values(), default=0)
 
 
 def make_spec(config: Showo.Config, settings: ShowoConfig, sizes: MagvitConfig) -> GeneratorSpec:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.phi.modeling_phi import PhiDecoderLayer
+
+from maskrl.generators.showo.asked import Asked
 
 KeysValues = tuple[Tensor, Tensor]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -35,11 +37,14 @@ class Block(PhiDecoderLayer):  # type: ignore[misc]  # transformers has no types
     """
 
     def run(
-        self, x: Tensor, rotation: KeysValues, attend: Attend, places: Tensor | None = None
+        self, x: Tensor, rotation: KeysValues, attend: Attend, asked: Asked | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run it, Float [B, L, D] -> the output, everywhere or at some places, and the keys and values."""
-        normed, q, k, v = self.before_attention(self, x, rotation)
-        x, normed, attended = _at(places, x, normed, attend(q, k, v))
+        """Run it, Float [B, L, D] -> the output, [B, L, D] or [M, D] where asked, and the keys and values."""
+        normed, q, k, v = self.before_attention(self, x, rotation, asked and asked.queries)
+        attended = attend(q, k, v)
+        if asked is not None:
+            x, normed = _at(asked.places, x), _at(asked.places, normed)
+            attended = _at(asked.answers, attended)
         return self.after_attention(self, x, normed, attended), k, v
 
     def tabulate(self, x: Tensor) -> Table:
@@ -48,15 +53,15 @@ class Block(PhiDecoderLayer):  # type: ignore[misc]  # transformers has no types
         return Table(x + self.mlp(normed), torch.cat([q, k], dim=1), v)
 
     def look_up(
-        self, table: Table, index: Tensor, rotation: KeysValues, attend: Attend, places: Tensor | None = None
+        self, table: Table, index: Tensor, rotation: KeysValues, attend: Attend, asked: Asked | None = None
     ) -> Tensor:
         """Run the rest of it, where Long [B, L] says which row of ``table`` stands: the output of :meth:`run`."""
         heads = -1, self.self_attn.head_dim
         q, k = _rows(table.queries_keys, index).unflatten(-1, (2, *heads)).unbind(2)
         v = _rows(table.values, index).unflatten(-1, heads)
-        attended = attend(*_turned(q, k, v, rotation))
-        if places is not None:
-            index, attended = _at(places, index, attended)
+        attended = attend(_turn(q, rotation, v), _turn(k, rotation, v), v.transpose(1, 2))
+        if asked is not None:
+            index, attended = _at(asked.places, index), _at(asked.places, attended)
         out: Tensor = _rows(table.beside, index) + self.self_attn.dense(attended)
         return out
 
@@ -67,37 +72,53 @@ def _rows(table: Tensor, index: Tensor) -> Tensor:
     return rows
 
 
-def _at(places: Tensor | None, *parts: Tensor) -> Iterator[Tensor]:
-    """Pick some places of tensors [B, L, ...]: -> [M, ...] each, or all."""
-    return (part if places is None else part.flatten(0, 1).index_select(0, places) for part in parts)
+def _at(places: Tensor, part: Tensor) -> Tensor:
+    """Pick M places of a tensor [B, L, ...]: -> [M, ...]."""
+    picked: Tensor = part.flatten(0, 1).index_select(0, places)
+    return picked
 
 
-def _project(layer: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _project(layer: Any, x: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Float [..., D] -> normalised x, and queries, keys, values Float [..., heads, head_dim], the former normalised."""
     attention, normed = layer.self_attn, layer.input_layernorm(x)
+    asking = normed if queries is None else _within_rows(normed, queries)
     q, k, v = (
-        project(normed).unflatten(-1, (-1, attention.head_dim))
-        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        project(part).unflatten(-1, (-1, attention.head_dim))
+        for project, part in (
+            (attention.q_proj, asking),
+            (attention.k_proj, normed),
+            (attention.v_proj, normed),
+        )
     )
     return normed, attention.q_layernorm(q), attention.k_layernorm(k), v
 
 
-def before_attention(layer: Any, x: Tensor, rotation: KeysValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _within_rows(part: Tensor, positions: Tensor) -> Tensor:
+    """Pick positions, Long [B, Q], of the rows of [B, L, D]: -> [B, Q, D]."""
+    first = torch.arange(0, part.shape[:2].numel(), part.shape[1], device=part.device)
+    picked: Tensor = _at((first[:, None] + positions).flatten(), part).unflatten(0, positions.shape)
+    return picked
+
+
+def before_attention(
+    layer: Any, x: Tensor, rotation: KeysValues, queries: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Float [B, L, D] -> normalised x, and queries, keys, values Float [B, heads, L, head_dim].
 
-    Norms and angles come before the dims change places: so nothing is copied.
+    With ``queries``, Long [B, Q], those of these positions: Float [B, heads, Q, head_dim]. Norms and angles come before
+    the dims change places: so nothing is copied.
     """
-    normed, q, k, v = _project(layer, x)
-    return normed, *_turned(q, k, v, rotation)
+    normed, q, k, v = _project(layer, x, queries)
+    of_queries = rotation if queries is None else (rotation[0][0, queries], rotation[1][0, queries])
+    return normed, _turn(q, of_queries, v), _turn(k, rotation, v), v.transpose(1, 2)
 
 
-def _turned(q: Tensor, k: Tensor, v: Tensor, rotation: KeysValues) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn queries and keys, Float [B, L, heads, head_dim] each -> [B, heads, L, head_dim].
+def _turn(x: Tensor, rotation: KeysValues, values: Tensor) -> Tensor:
+    """Turn queries or keys, Float [B, L, heads, head_dim] -> [B, heads, L, head_dim].
 
     To the values' dtype: under autocast norms and angles are in fp32, attention is not.
     """
-    q, k = (_rotate(part, *rotation).to(v.dtype) for part in (q, k))
-    return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    return _rotate(x, *rotation).to(values.dtype).transpose(1, 2)
 
 
 def after_attention(layer: Any, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PhiConfig, PhiForCausalLM
 from transformers.models.phi.modeling_phi import PhiRotaryEmbedding
 
+from maskrl.generators.showo.asked import Asked
 from maskrl.generators.showo.layer import (
     Block,
     KeysValues,
@@ -149,11 +150,11 @@ class ShowoNetwork(nn.Module):
         groups: Sequence[int],
         memory: KVCache,
         start: int,
-        places: Tensor | None = None,
+        asked: Asked | None = None,
     ) -> Tensor:
         """Run images, which see their text and all of themselves: Long [B, L] -> Float [B, L, D], normalised.
 
-        What the last layer does after attention is done for some places only, if they are named: -> Float [M, D].
+        The last layer makes but its keys and values for all positions, if some are asked for: -> Float [M, D].
 
         Args:
             ids: row by row, those of one text side by side; none is one of a text.
@@ -161,7 +162,7 @@ class ShowoNetwork(nn.Module):
                 length are side by side.
             memory: of the texts, under the weights as they are.
             start: the position of the first id.
-            places: Long [M] in [0, B * L).
+            asked: M positions.
         """
         rotation = self._rotation(torch.arange(start, start + ids.shape[1], device=ids.device)[None])
         runs = [run for run in _runs(groups, memory.lengths, ids.device) if len(run.texts)]
@@ -170,7 +171,7 @@ class ShowoNetwork(nn.Module):
         x = ids - self.vocabulary.not_text.start if is_known else self.showo.model.embed_tokens(ids)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            wanted = places if index == last else None
+            wanted = asked if index == last else None
 
             def attend(q: Tensor, k: Tensor, v: Tensor, index: int = index) -> Tensor:
                 parts = zip(runs, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
