@@ -45,6 +45,7 @@ from maskrl.generators.showo.magvit import Magvit, MagvitConfig
 from maskrl.generators.showo.network import ShowoNetwork, phi_config
 from maskrl.generators.showo.prompting import Vocabulary
 from maskrl.grpo.config import Sampling
+from maskrl.grpo.order import in_passes
 from maskrl.grpo.rollout import rollout
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.grpo.temperature import temperatures
@@ -280,8 +281,9 @@ def ours_update(
     condition = generator.encode([Prompt(text) for text in prompts])
     of_image = torch.tensor([prompts.index(text) for text in texts])
     steps = trajectory.num_steps
-    rows = torch.arange(len(texts)).repeat_interleave(steps)
-    times = torch.arange(steps).repeat(len(texts))
+    order = in_passes(len(texts), torch.arange(steps), GROUP)
+    rows = torch.arange(len(texts)).repeat_interleave(steps)[order]
+    times = torch.arange(steps).repeat(len(texts))[order]
     for index in torch.arange(len(rows)).split(micro_batch):
         pairs = trajectory.transitions(rows[index], times[index])
         pairs = replace(pairs, asked=pairs.revealed)

@@ -86,15 +86,15 @@ def test_the_full_size_is_counted_without_a_hub():
     layers, width, image, text = 24, 2048, 1026, 20
     linear = 2 * layers * (4 * width**2 + 8 * width**2) * image
     attention = 4 * layers * image * (image + text) * width
-    last = 2 * (width**2 + 8 * width**2)  # of the last layer, what is done where it is asked for
+    last = 2 * (2 * width**2 + 8 * width**2) + 4 * (image + text) * width  # of the last layer, all but keys and values
     assert cost.image_flops == pytest.approx(linear + attention - last * image, rel=1e-3)
     assert cost.position_flops == 2 * width * 8192 + last
     masked = sum(1024 - sum(made_counts(50)[:t]) for t in range(50))
     painted = 6 * (50 * cost.image_flops + masked * cost.position_flops)
     begun = cost.image_flops + 1024 * cost.position_flops  # of the first step five are as the sixth
     assert made.flops["rollout"] == pytest.approx(painted - 5 * begun + cost.prompt_flops)
-    reading = 300 / 12 * cost.prompt_flops  # once a micro-batch, of which none has two first steps
-    assert made.flops["update"] == pytest.approx(3 * (painted + reading))
+    reading = 300 / 12 * cost.prompt_flops  # once a micro-batch, of which the first has all first steps
+    assert made.flops["update"] == pytest.approx(3 * (painted - 5 * begun + reading), rel=1e-3)
     assert (made.images, made.pairs) == (6, 300)
     assert made.memory["weights"] == made.memory["gradients"] == 4 * cost.parameters
     assert made.memory["optimizer"] == 8 * cost.parameters
@@ -115,7 +115,7 @@ def test_steps_that_are_drawn_by_chance_are_planned_at_their_most_and_cost_their
     joins = [planned(recipe, 20, 1) for recipe in recipes]
     cost = replace(joins[0].cost, joins_blank=False)
     every, first, chance = (plan_of(recipe, cost, cost_of_judging(recipe), 1) for recipe in recipes)
-    assert joins[1].transient["update"] < joins[2].transient["update"] == chance.transient["update"]
+    assert joins[1].transient["update"] < joins[2].transient["update"] < chance.transient["update"]
     assert first.pairs == chance.pairs == every.pairs / 2
     assert chance.transient["update"] == pytest.approx(first.transient["update"])
     assert chance.flops["update"] == pytest.approx(every.flops["update"] / 2, rel=0.05)

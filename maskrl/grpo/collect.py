@@ -18,6 +18,7 @@ from maskrl.grpo.batch import Batch
 from maskrl.grpo.credit import step_advantages
 from maskrl.grpo.diversity import mean_square_difference, step_change, token_diversity
 from maskrl.grpo.logp import asked, log_probs
+from maskrl.grpo.order import in_passes
 from maskrl.grpo.policy import by_chance
 from maskrl.grpo.processes import on_any, pad_to_equal_count
 from maskrl.grpo.reward_scorer import RewardScorer, check_finite
@@ -163,14 +164,15 @@ def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps:
     if not (actor.record_logp and len(steps)):
         return None
     device, size = trajectory.state.device, actor.portions.record_batch or actor.portions.rollout_batch
-    rows_K = torch.arange(trajectory.num_images, device=device).repeat_interleave(len(steps))
-    steps_K = steps.to(device).repeat(trajectory.num_images)
+    order_K = in_passes(trajectory.num_images, steps, actor.algorithm.config.group_size).to(device)
+    rows_K = torch.arange(trajectory.num_images, device=device).repeat_interleave(len(steps))[order_K]
+    steps_K = steps.to(device).repeat(trajectory.num_images)[order_K]
     found = []
     for rows, at in zip(rows_K.split(size), steps_K.split(size), strict=True):
         prompts = condition.select(rows // actor.algorithm.config.group_size)
         taken = asked(actor.algorithm, trajectory.transitions(rows, at))
         found.append(log_probs(actor.generator, actor.algorithm, prompts, taken, size)[1])
-    return torch.cat(found).view(-1, len(steps))
+    return torch.cat(found)[order_K.argsort()].view(-1, len(steps))
 
 
 def encode(generator: MaskedGenerator, prompts: Sequence[Prompt]) -> Condition:

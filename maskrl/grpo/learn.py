@@ -18,6 +18,7 @@ from maskrl.grpo.in_order import in_order
 from maskrl.grpo.learner import Learner
 from maskrl.grpo.logp import asked, log_probs
 from maskrl.grpo.objective import KL, clipped, ratio, surrogate
+from maskrl.grpo.order import in_passes
 from maskrl.grpo.painted import check_gap, is_comparable, policy_gap
 from maskrl.grpo.policy import policy_logits
 from maskrl.grpo.processes import on_any, pad_to_equal_count
@@ -126,16 +127,18 @@ def _recorded(learner: Learner, batch: Batch, pairs: Pairs) -> Tensor | None:
             f"update {batch.update}: the batch was painted by other weights than those that learn, and carries no"
             " log-probabilities; collect with record_logp = True, or learn before the weights move"
         )
-    images_b = pairs.rows[:: len(batch.steps)]
-    return batch.old_logp[images_b].flatten()
+    column_T = batch.steps.new_zeros(batch.trajectory.num_steps)
+    column_T[batch.steps] = torch.arange(len(batch.steps))
+    return batch.old_logp[pairs.rows, column_T.to(pairs.steps.device)[pairs.steps]]
 
 
 def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
-    """List every trained step of every image of some groups, image by image."""
+    """List every trained step of every image of some groups, as :func:`in_passes` orders them."""
     device, num_steps = batch.trajectory.state.device, len(batch.steps)
     images_b = torch.tensor([i * group_size + g for i in groups for g in range(group_size)], dtype=torch.long)
-    rows_K = images_b.repeat_interleave(num_steps)
-    steps_K = batch.steps.repeat(len(images_b))
+    order_K = in_passes(len(images_b), batch.steps, group_size)
+    rows_K = images_b.repeat_interleave(num_steps)[order_K]
+    steps_K = batch.steps.repeat(len(images_b))[order_K]
     kept_K = batch.keep[rows_K // group_size].float()
     adv_K = (
         batch.adv.flatten()[rows_K]
@@ -147,7 +150,7 @@ def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
         rows=rows_K.to(device),
         steps=steps_K.to(device),
         kept=kept_K.to(device),
-        weights=(batch.weights.repeat(len(images_b)) * kept_K).to(device),
+        weights=(batch.weights.repeat(len(images_b))[order_K] * kept_K).to(device),
         adv=adv_K.to(device),
     )
 

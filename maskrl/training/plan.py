@@ -18,7 +18,7 @@ from maskrl.interfaces import RewardModel
 from maskrl.recipe import Recipe
 from maskrl.runtime.lora import adapt_network
 from maskrl.sections import LoraConfig
-from maskrl.training.work import Work
+from maskrl.training.work import LossPass, Work
 from maskrl.types import Cost, Footprint, Pass
 
 MIB = 2**20
@@ -208,21 +208,21 @@ def _learning(recipe: Recipe, cost: Cost, work: Work, trained: int) -> float:
 
     Where all pairs go at once, gradients come to be as activations go: at the peak there are none yet.
     """
-    training = recipe.training
-    pairs = min(training.micro_batch, work.pairs)
-    scored = min(training.score_batch or pairs, pairs)
-    masked = work.asked_at_most()
-    scored_at = round(pairs * work.branches_in_loss * masked)
-    network = _footprint(recipe, cost, work.rows_at_most(), scored_at, work.texts(pairs))
-    logits = 2 * _logit_bytes(recipe) * pairs  # and their gradient, or those of the reference
-    of_each = logits + SCORE_BYTES[training.dtype] * scored
-    if recipe.grpo.kl_coef > 0:
-        waiting = SCORED_BYTES * pairs if scored == pairs else 0
-        of_each = max(of_each, logits + waiting + KL_BYTES[recipe.grpo.kl] * pairs)
-    scratch = recipe.transition.component.scratch(work.remasked_at_most() * cost.spec.num_codes)
-    most = max(network.peak, network.kept + of_each * masked * cost.spec.num_codes + scratch)
-    is_at_once = pairs == work.pairs and not training.activation_checkpointing
+    most = max(_passing(recipe, cost, work, one) for one in work.fullest())
+    is_at_once = recipe.training.micro_batch >= work.pairs and not recipe.training.activation_checkpointing
     return max(most - 4.0 * trained, 0.0) if is_at_once else most
+
+
+def _passing(recipe: Recipe, cost: Cost, work: Work, one: LossPass) -> float:
+    """Bytes of one pass of the loss."""
+    network = _footprint(recipe, cost, one.rows, one.asked * work.branches_in_loss, one.texts)
+    logits = 2 * _logit_bytes(recipe) * one.asked  # and their gradient, or those of the reference
+    scoring = logits + SCORE_BYTES[recipe.training.dtype] * one.scored
+    if recipe.grpo.kl_coef > 0:
+        waiting = SCORED_BYTES * one.asked if one.scored == one.asked else 0
+        scoring = max(scoring, logits + waiting + KL_BYTES[recipe.grpo.kl] * one.asked)
+    scratch = recipe.transition.component.scratch(work.remasked_at_most() * cost.spec.num_codes)
+    return max(network.peak, network.kept + scoring * cost.spec.num_codes + scratch)
 
 
 def _painting(recipe: Recipe, cost: Cost, images: int, branches: int) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
+
+import torch
 
 from maskrl.eval_section import EvalConfig, EvalSection
 from maskrl.grpo import answers
 from maskrl.grpo.config import Sampling, resolve
+from maskrl.grpo.order import in_passes
 from maskrl.grpo.policy import by_chance
 from maskrl.grpo.schedule import unmask_counts
 from maskrl.recipe import Recipe
@@ -36,6 +38,25 @@ class _Painted:
         return self.num_steps, self.sampling, list(self.prompts)
 
 
+@dataclass(frozen=True)
+class LossPass:
+    """One forward and backward pass of the loss.
+
+    Attributes:
+        rows: images that run, on both branches.
+        texts: that are read.
+        positions: of these rows at which codes are predicted.
+        asked: positions at which codes are scored, of all its pairs: of those that run as one, of each.
+        scored: of these, the most that are scored at once.
+    """
+
+    rows: int
+    texts: int
+    positions: int
+    asked: int
+    scored: int
+
+
 class Work:
     """What one process does in an update.
 
@@ -58,10 +79,7 @@ class Work:
             answers.train_steps(reducer, num_steps, Stream(recipe.seed).child("plan", number))[0]
             for number in range(DRAWS)
         )
-        self._draws: list[list[int]] = [
-            steps[by_chance(steps, num_steps, self._sampling)].tolist() for steps in drawn
-        ]
-        self._steps_of_an_image = max(map(len, self._draws))
+        draws = [steps[by_chance(steps, num_steps, self._sampling)].tolist() for steps in drawn]
         self.branches = 2 if self._sampling.guidance_train else 1
         self.branches_in_loss = 2 if self._sampling.guidance_loss else 1
         shown = [
@@ -69,7 +87,10 @@ class Work:
             *(one.painted_as(self._sampling) for one in recipe.eval.values()),
         ]  # pictures
         self.branches_in_evaluation = 2 if any(one.guidance_eval for one in shown) else 1
-        self.pairs = images * self._steps_of_an_image
+        self.pairs = images * max(map(len, draws))
+        self._left_over = max((self._masked_after(t) for steps in draws for t in steps), default=0)
+        passes = {tuple(steps): self._passes_of(steps) for steps in draws}
+        self._draws = [passes[tuple(steps)] for steps in draws]
 
     def rollout(self) -> float:
         """Paint every image: a text is read once."""
@@ -94,31 +115,56 @@ class Work:
         """
         grpo = self.recipe.grpo
         passes = grpo.num_updates * ((3 if self.recipe.lora is None else 2) + (grpo.kl_coef > 0))
-        asked = self.branches_in_loss * self.pairs * self.asked_on_average()
-        trained = self._rows() * self.cost.image_flops + asked * self.cost.position_flops
-        return passes * (trained + self._texts_read() * self.cost.prompt_flops)
+        rows, texts, positions = (self._on_average(part) for part in ("rows", "texts", "positions"))
+        trained = rows * self.cost.image_flops + positions * self.cost.position_flops
+        return passes * (trained + texts * self.cost.prompt_flops)
 
     def recomputed(self) -> float:
         """Run the layers of the images forward once more, for the backward pass; neither head nor texts."""
-        return self.recipe.grpo.num_updates * self._rows() * self.cost.again_flops
+        return self.recipe.grpo.num_updates * self._on_average("rows") * self.cost.again_flops
 
-    def _rows(self) -> float:
-        """Rows that the loss runs for all pairs, on average over what the reducer draws."""
-        return sum(sum(self._rows_of_passes(steps)) for steps in self._draws) / len(self._draws)
+    def _on_average(self, part: str) -> float:
+        """Add up an attribute of the passes of an update, on average over what the reducer draws."""
+        total: int = sum(getattr(one, part) for passes in self._draws for one in passes)
+        return total / len(self._draws)
 
-    def rows_at_most(self) -> int:
-        """Rows of the fullest pass of the loss."""
-        return max(rows for steps in self._draws for rows in self._rows_of_passes(steps))
+    def fullest(self) -> set[LossPass]:
+        """Return the passes of the loss, of all that may be drawn, that run and that ask for most."""
+        passes = [one for of_draw in self._draws for one in of_draw]
+        if not passes:
+            return {LossPass(0, 0, 0, 0, 0)}
+        return {
+            max(passes, key=lambda one: (one.rows, one.asked)),
+            max(passes, key=lambda one: (one.asked, one.rows)),
+        }
 
-    def _rows_of_passes(self, steps: list[int]) -> list[int]:
-        """Rows of each pass of the loss, where these steps are trained, image by image."""
-        pairs, size = self.images * len(steps), self.recipe.training.micro_batch
-        of_one, found = self.recipe.grpo.group_size * len(steps), []
-        for start in range(0, pairs, size):
-            some = range(start, min(start + size, pairs))
-            blank = [pair // of_one for pair in some if steps[pair % len(steps)] == 0]
-            found.append(self._distinct(blank, len(some) - len(blank), self.branches_in_loss))
+    def _passes_of(self, steps: list[int]) -> list[LossPass]:
+        """Divide the pairs of an update in which these steps are trained into micro-batches."""
+        training, of_prompt = self.recipe.training, self.recipe.grpo.group_size * len(steps)
+        order, found = in_passes(self.images, torch.tensor(steps), self.recipe.grpo.group_size).tolist(), []
+        for start in range(0, len(order), training.micro_batch):
+            some = order[start : start + training.micro_batch]
+            prompts, at = [pair // of_prompt for pair in some], [steps[pair % len(steps)] for pair in some]
+            blank = [prompt for prompt, step in zip(prompts, at, strict=True) if step == 0]
+            asked, size = [self._asked(step) for step in at], training.score_batch or len(some)
+            rows = self._distinct(blank, len(some) - len(blank), self.branches_in_loss)
+            found.append(
+                LossPass(
+                    rows=rows,
+                    texts=len(set(prompts)) + self.branches_in_loss - 1,
+                    positions=min(self.branches_in_loss * sum(asked), rows * self.cost.spec.num_tokens),
+                    asked=sum(asked),
+                    scored=max(sum(asked[first : first + size]) for first in range(0, len(asked), size)),
+                )
+            )
         return found
+
+    def _asked(self, step: int) -> int:
+        """Positions at which a pair of this step is scored: the masked ones, or those that it reveals."""
+        return self._masked[step] - (0 if self._scores_remasked else self._masked_after(step))
+
+    def _masked_after(self, step: int) -> int:
+        return [*self._masked[1:], 0][step]
 
     def _distinct(self, blank: list[int], others: int, branches: int) -> int:
         """Rows of a pass through so many images, of which some are blank, of these prompts."""
@@ -160,34 +206,9 @@ class Work:
         shown = len(self.recipe.tracking.sample_prompts or ())
         return min(max(batches), self.evaluations()[0] or shown)
 
-    def asked_on_average(self) -> float:
-        """Positions of a trained pair at which codes are scored: the masked ones, or those that it reveals."""
-        return sum(self._asked()) / len(self._draws)
-
-    def asked_at_most(self) -> float:
-        """The same of the update whose steps, where they are drawn by chance, have most of them."""
-        return max(self._asked())
-
-    def _asked(self) -> list[float]:
-        left = self._masked if self._scores_remasked else [a - b for a, b in pairwise([*self._masked, 0])]
-        return [sum(left[t] for t in steps) / len(steps) for steps in self._draws]
-
     def remasked_at_most(self) -> int:
         """Positions of a trained pair that stay masked, where these are most."""
-        left = [*self._masked[1:], 0]
-        return max((left[t] for steps in self._draws for t in steps), default=0)
-
-    def texts(self, pairs: int) -> int:
-        """Texts of a pass of so many pairs: they come prompt by prompt."""
-        return -(-pairs // self._pairs_of_a_prompt()) + (self.branches_in_loss - 1)
-
-    def _texts_read(self) -> int:
-        of_one, size = self._pairs_of_a_prompt(), self.recipe.training.micro_batch
-        passes = [(start, min(start + size, self.pairs) - 1) for start in range(0, self.pairs, size)]
-        return sum(end // of_one - start // of_one + self.branches_in_loss for start, end in passes)
-
-    def _pairs_of_a_prompt(self) -> int:
-        return self.recipe.grpo.group_size * self._steps_of_an_image
+        return self._left_over
 
     def _masked_at(self, num_steps: int, sampling: Sampling) -> list[int]:
         counts = unmask_counts(self.cost.spec.num_tokens, num_steps, sampling.schedule)
