@@ -17,6 +17,7 @@ from torch.distributed import DistError
 
 from maskrl.errors import RecipeError, TrainingError
 from maskrl.interfaces import MaskedGenerator, RewardModel
+from maskrl.runtime.allocator import keep_freed_memory
 from maskrl.shards import are_parts
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ class Placement:
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         self.device: torch.device = self.accelerator.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.is_main, self.leaving = self.rank == 0, Event()
         launched = int(os.environ.get("WORLD_SIZE", "1"))
