@@ -51,6 +51,7 @@ from maskrl.grpo.schedule import unmask_counts
 from maskrl.grpo.temperature import temperatures
 from maskrl.grpo.unmask import Rule, unmask
 from maskrl.interfaces import MaskedGenerator
+from maskrl.runtime.allocator import keep_freed_memory
 from maskrl.runtime.autocast import Autocast
 from maskrl.training.rate import matmul_rate
 from maskrl.transitions.p_theta2 import PTheta2
@@ -554,6 +555,8 @@ def main() -> None:
     parser.add_argument("--ours-only", action="store_true", help="leave out the released way and the rest")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_memory()  # as a run does; for both ways
     bf16 = args.dtype == "bf16"
     with tempfile.TemporaryDirectory() as folder:
         config = write_checkpoint(SIZES[args.size], Path(folder), device)

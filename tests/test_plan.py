@@ -86,7 +86,9 @@ def test_the_full_size_is_counted_without_a_hub():
     layers, width, image, text = 24, 2048, 1026, 20
     linear = 2 * layers * (4 * width**2 + 8 * width**2) * image
     attention = 4 * layers * image * (image + text) * width
-    last = 2 * (2 * width**2 + 8 * width**2) + 4 * (image + text) * width  # of the last layer, all but keys and values
+    last = (
+        2 * (2 * width**2 + 8 * width**2) + 4 * (image + text) * width
+    )  # of the last layer, all but keys and values
     assert cost.image_flops == pytest.approx(linear + attention - last * image, rel=1e-3)
     assert cost.position_flops == 2 * width * 8192 + last
     masked = sum(1024 - sum(made_counts(50)[:t]) for t in range(50))
