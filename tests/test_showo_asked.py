@@ -70,9 +70,7 @@ def test_queries_are_made_for_as_many_positions_as_the_fullest_row_has(generator
 
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_logits_and_gradients_are_those_of_attention_everywhere(
-    generator, monkeypatch, guidance, checkpointing
-):  # noqa: F811
+def test_they_are_those_of_attention_everywhere(generator, monkeypatch, guidance, checkpointing):  # noqa: F811
     if checkpointing:
         generator.checkpoint_activations()
 
