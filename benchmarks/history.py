@@ -27,6 +27,11 @@ sys.path[:0] = [".", "benchmarks"]
 import maskrl, json, tempfile, time, torch, showo
 from pathlib import Path
 from maskrl.transitions.p_theta2 import PTheta2
+try:
+    from maskrl.runtime.allocator import keep_freed_memory
+    keep_freed_memory()  # as a run of this commit does
+except ImportError:
+    pass
 showo.TRANSITION = PTheta2(PTheta2.Config())
 device = torch.device("cpu")
 with tempfile.TemporaryDirectory() as folder:
