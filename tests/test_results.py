@@ -190,6 +190,19 @@ def test_two_more_seeds_are_told_with_the_three():
     assert f"two more seeds {found[0][3]:+.3f} and {found[0][4]:+.3f}, all five {geneval}" in readme
 
 
+def test_the_seeds_of_the_faster_code_are_told():
+    rows = [json.loads(line) for line in (RESULTS / "quickstart_faster.jsonl").read_text().splitlines()]
+    mine, found = gains(rows, "quickstart")
+    assert [row["seed"] for row in mine] == [0, 1, 2, 3, 4, 5]
+    *first, last = (f"{value:+.3f}" for value in found[0])
+    geneval, clean, strict, both = (shown(values, 3, "+") for values in found)
+    told = " ".join(PAGE.split())
+    assert (
+        f"GenEval {', '.join(first)} and {last}, in the mean {geneval}; clean {clean}, strict {strict}, both {both}."
+        in told
+    )
+
+
 def gains(rows, variant):
     """Each measure's gain, seed by seed, both sides at their best guidance."""
     mine = sorted((row for row in rows if row["variant"] == variant), key=lambda row: row["seed"])
