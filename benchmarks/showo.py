@@ -377,11 +377,17 @@ class Forgetful(Autocast):
         return self.inner.logits(*arguments, **options)
 
 
-def flops(cost: Cost, num_steps: int, images: int) -> float:
-    """Count a rollout, the reading of its texts aside."""
+def flops(cost: Cost, num_steps: int, images: int) -> tuple[float, float]:
+    """Count a rollout and the forward passes of an update, the reading of texts aside.
+
+    A prompt's first step counts once, though a micro-batch of fewer pairs than a group runs more of them.
+    """
     counts = unmask_counts(cost.spec.num_tokens, num_steps, SAMPLING.schedule)
-    masked = sum(sum(counts[t:]) for t in range(num_steps))
-    return images * (num_steps * cost.image_flops + masked * cost.position_flops)
+    first, *masked = (sum(counts[t:]) for t in range(num_steps))
+    prompts = -(-images // GROUP)
+    layers = (prompts + images * (num_steps - 1)) * cost.image_flops
+    sampled = prompts * first + images * sum(masked)
+    return layers + sampled * cost.position_flops, layers + images * sum(counts) * cost.position_flops
 
 
 def compare(bench: Bench, images: int) -> dict[str, Any]:
@@ -497,18 +503,18 @@ def speed(bench: Bench, cost: Cost, images: int) -> dict[str, Any]:
     rate = matmul_rate(bench.device, torch.bfloat16 if bench.bf16 else torch.float32)
     rolling = bench.seconds(lambda: bench.paint(images))
     learning = bench.seconds(lambda: ours_update(bench.policy, texts, trajectory, adv, bench.micro_batch))
-    work = flops(cost, bench.num_steps, images)
+    painted, learnt = flops(cost, bench.num_steps, images)
     found: dict[str, Any] = {
         "matmul_tflops": rate / 1e12,
         "rollout": {
             "seconds": rolling,
             "images_per_second": images / rolling,
-            "share_of_matmul_rate": work / rolling / rate,
+            "share_of_matmul_rate": painted / rolling / rate,
         },
         "update": {
             "seconds": learning,
             "transitions_per_second": images * bench.num_steps / learning,
-            "share_of_matmul_rate": 3 * work / learning / rate,
+            "share_of_matmul_rate": 3 * learnt / learning / rate,
         },
     }
     if bench.device.type == "cuda":

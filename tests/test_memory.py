@@ -40,10 +40,10 @@ def tokens():
     return torch.randint(0, 9, (3, 9), generator=torch.Generator().manual_seed(0))
 
 
-def logits_and_gradient(generator):
-    """Logits of three rows, and every gradient of a sum over them."""
+def logits_and_gradient(generator, asked=None):
+    """Logits of three rows, everywhere or where asked, and every gradient of a sum over them."""
     generator.module.zero_grad()
-    found = generator.logits(tokens(), generator.encode(TEXTS), STEP, rowwise(0.0, len(TEXTS)))
+    found = generator.logits(tokens(), generator.encode(TEXTS), STEP, rowwise(0.0, len(TEXTS)), asked)
     found.float().logsumexp(-1).square().sum().backward()
     named = trained_parameters(generator).items()
     return found.detach(), {name: p.grad.clone() for name, p in named if p.grad is not None}
@@ -103,12 +103,13 @@ def test_activation_checkpointing_changes_nothing_and_keeps_less(showo):
 
 
 @pytest.mark.slow
-def test_compiled_layers_compute_the_same(showo):
-    plain, gradient = logits_and_gradient(showo)
+@pytest.mark.parametrize("asked", [None, tokens() == tokens()[:, :1]], ids=["everywhere", "few"])
+def test_compiled_layers_compute_the_same(showo, asked):
+    plain, gradient = logits_and_gradient(showo, asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own
         showo.compile_layers()
-        again, compiled = logits_and_gradient(showo)
+        again, compiled = logits_and_gradient(showo, asked)
     assert torch.allclose(plain, again, atol=1e-5)
     for name, value in gradient.items():
         assert torch.allclose(value, compiled[name], atol=1e-4), name

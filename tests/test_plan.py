@@ -124,6 +124,16 @@ def test_steps_that_are_drawn_by_chance_are_planned_at_their_most_and_cost_their
     assert first.flops["update"] > 1.02 * chance.flops["update"]
 
 
+def test_where_no_step_teaches_an_update_takes_nothing():
+    """The values of the last step are the likeliest ones, not drawn: nothing is learnt from it."""
+    reducer = "reducer={ name = 'computational', steps = 1, which = 'last' }"
+    made = planned(
+        read_recipe("shapes_clip", [*SMALL, "sampling.value_temperature_rule=maskgen", reducer]), 20, 1
+    )
+    assert (made.pairs, made.flops["update"], made.transient["update"]) == (0, 0, 0)
+    assert made.peak > 0
+
+
 def test_gradients_are_there_while_a_batch_is_learnt_from_and_not_while_the_next_is_painted():
     setup = set_up(read_recipe("shapes_clip", SMALL))
     make_update(setup, 0)

@@ -190,6 +190,20 @@ def test_two_more_seeds_are_told_with_the_three():
     assert f"two more seeds {found[0][3]:+.3f} and {found[0][4]:+.3f}, all five {geneval}" in readme
 
 
+def test_the_speed_over_commits_is_that_of_its_rows():
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    found = json.loads((RESULTS / "history.json").read_text())
+    assert found["same_tokens"]
+    *before, (last, _) = found["commits"].items()
+    assert f"those of `{last}`" in page
+    for commit, row in before:
+        cells = [
+            f"{part['ratio']:.2f} ({part['of_a_turn'][0]:.2f} to {part['of_a_turn'][1]:.2f})"
+            for part in (row["rollout"], row["update"])
+        ]
+        assert f"| `{commit}` ({row['date']}) | {' | '.join(cells)} |" in page
+
+
 def test_the_seeds_of_the_faster_code_are_told():
     rows = [json.loads(line) for line in (RESULTS / "quickstart_faster.jsonl").read_text().splitlines()]
     mine, found = gains(rows, "quickstart")

@@ -448,6 +448,18 @@ def test_only_the_chosen_steps_enter_the_loss():
     )
 
 
+@pytest.mark.parametrize("micro_batch", [1, 4, 100])
+def test_every_step_has_its_own_weight(micro_batch):
+    halves = toy_halves(micro_batch=micro_batch)
+    batch = collect(halves.actor, PROMPTS, 0)
+    batch = replace(batch, weights=torch.tensor([0.7, 0.1, 0.2]))
+    learn(halves.learner, batch)
+    loss = loss_of(halves, batch, logps(halves, batch).detach())[0]
+    torch.testing.assert_close(
+        gradients(halves.generator), gradient_of(loss, halves.generator), rtol=1e-6, atol=1e-8
+    )
+
+
 # guidance
 
 

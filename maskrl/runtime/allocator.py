@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-MOST = 2**31 - 1  # bytes, the largest that mallopt takes
+NEVER = -1  # is trimmed
 
 
 def keep_freed_memory() -> bool:
-    """Ask the allocator of this process to keep freed memory for the next tensor, but for what lies above 2 GiB.
+    """Ask the allocator of this process to keep freed memory for the next tensor, as long as the process lives.
 
     On a CPU every tensor is allocated anew. By default glibc gives a large one back to the system when it is freed, and
     for the next of that size the kernel clears every page again.
@@ -21,4 +21,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, MOST))
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, NEVER))

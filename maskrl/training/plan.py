@@ -208,7 +208,7 @@ def _learning(recipe: Recipe, cost: Cost, work: Work, trained: int) -> float:
 
     Where all pairs go at once, gradients come to be as activations go: at the peak there are none yet.
     """
-    most = max(_passing(recipe, cost, work, one) for one in work.fullest())
+    most = max((_passing(recipe, cost, work, one) for one in work.fullest()), default=0.0)
     is_at_once = recipe.training.micro_batch >= work.pairs and not recipe.training.activation_checkpointing
     return max(most - 4.0 * trained, 0.0) if is_at_once else most
 

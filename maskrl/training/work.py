@@ -74,7 +74,11 @@ class Work:
         num_steps = answers.rollout_steps(reducer, recipe.grpo.steps(cost.spec))
         self.judged = images * (num_steps if recipe.grpo.credit == "step" else 1)
         self._masked = self._masked_at(num_steps, self._sampling)
-        self._scores_remasked = recipe.transition.component.needs_remasked or bool(recipe.grpo.kl_coef)
+        after = [*self._masked[1:], 0]  # positions that stay masked
+        if recipe.transition.component.needs_remasked or recipe.grpo.kl_coef:
+            self._asked = self._masked
+        else:  # a pair is scored at the positions that it reveals
+            self._asked = [masked - left for masked, left in zip(self._masked, after, strict=True)]
         drawn = (
             answers.train_steps(reducer, num_steps, Stream(recipe.seed).child("plan", number))[0]
             for number in range(DRAWS)
@@ -88,7 +92,7 @@ class Work:
         ]  # pictures
         self.branches_in_evaluation = 2 if any(one.guidance_eval for one in shown) else 1
         self.pairs = images * max(map(len, draws))
-        self._left_over = max((self._masked_after(t) for steps in draws for t in steps), default=0)
+        self._left_over = max((after[t] for steps in draws for t in steps), default=0)
         passes = {tuple(steps): self._passes_of(steps) for steps in draws}
         self._draws = [passes[tuple(steps)] for steps in draws]
 
@@ -130,10 +134,9 @@ class Work:
 
     def fullest(self) -> set[LossPass]:
         """Return the passes of the loss, of all that may be drawn, that run and that ask for most."""
-        passes = [one for of_draw in self._draws for one in of_draw]
-        if not passes:
-            return {LossPass(0, 0, 0, 0, 0)}
-        return {
+        passes = {one for of_draw in self._draws for one in of_draw}
+        return passes and {
+            max(passes, key=lambda one: (one.rows, one.texts, one.asked)),
             max(passes, key=lambda one: (one.rows, one.asked)),
             max(passes, key=lambda one: (one.asked, one.rows)),
         }
@@ -146,7 +149,7 @@ class Work:
             some = order[start : start + training.micro_batch]
             prompts, at = [pair // of_prompt for pair in some], [steps[pair % len(steps)] for pair in some]
             blank = [prompt for prompt, step in zip(prompts, at, strict=True) if step == 0]
-            asked, size = [self._asked(step) for step in at], training.score_batch or len(some)
+            asked, size = [self._asked[step] for step in at], training.score_batch or len(some)
             rows = self._distinct(blank, len(some) - len(blank), self.branches_in_loss)
             found.append(
                 LossPass(
@@ -158,13 +161,6 @@ class Work:
                 )
             )
         return found
-
-    def _asked(self, step: int) -> int:
-        """Positions at which a pair of this step is scored: the masked ones, or those that it reveals."""
-        return self._masked[step] - (0 if self._scores_remasked else self._masked_after(step))
-
-    def _masked_after(self, step: int) -> int:
-        return [*self._masked[1:], 0][step]
 
     def _distinct(self, blank: list[int], others: int, branches: int) -> int:
         """Rows of a pass through so many images, of which some are blank, of these prompts."""

@@ -40,7 +40,10 @@ class Block(PhiDecoderLayer):  # type: ignore[misc]  # transformers has no types
         self, x: Tensor, rotation: KeysValues, attend: Attend, asked: Asked | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run it, Float [B, L, D] -> the output, [B, L, D] or [M, D] where asked, and the keys and values."""
-        normed, q, k, v = self.before_attention(self, x, rotation, asked and asked.queries)
+        if asked is None or asked.queries is None:
+            normed, q, k, v = self.before_attention(self, x, rotation)
+        else:
+            normed, q, k, v = self.before_asking(self, x, rotation, asked.queries)
         attended = attend(q, k, v)
         if asked is not None:
             x, normed = _at(asked.places, x), _at(asked.places, normed)
@@ -100,16 +103,21 @@ def _within_rows(part: Tensor, positions: Tensor) -> Tensor:
     return picked
 
 
-def before_attention(
-    layer: Any, x: Tensor, rotation: KeysValues, queries: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def before_attention(layer: Any, x: Tensor, rotation: KeysValues) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Float [B, L, D] -> normalised x, and queries, keys, values Float [B, heads, L, head_dim].
 
-    With ``queries``, Long [B, Q], those of these positions: Float [B, heads, Q, head_dim]. Norms and angles come before
-    the dims change places: so nothing is copied.
+    Norms and angles come before the dims change places: so nothing is copied.
     """
+    normed, q, k, v = _project(layer, x)
+    return normed, _turn(q, rotation, v), _turn(k, rotation, v), v.transpose(1, 2)
+
+
+def before_asking(
+    layer: Any, x: Tensor, rotation: KeysValues, queries: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Do as :func:`before_attention`, with queries of some positions, Long [B, Q]: Float [B, heads, Q, head_dim]."""
     normed, q, k, v = _project(layer, x, queries)
-    of_queries = rotation if queries is None else (rotation[0][0, queries], rotation[1][0, queries])
+    of_queries = rotation[0][0, queries], rotation[1][0, queries]
     return normed, _turn(q, of_queries, v), _turn(k, rotation, v), v.transpose(1, 2)
 
 
@@ -131,6 +139,7 @@ def after_attention(layer: Any, x: Tensor, normed: Tensor, attended: Tensor) -> 
 
 
 Block.before_attention = staticmethod(before_attention)
+Block.before_asking = staticmethod(before_asking)
 Block.after_attention = staticmethod(after_attention)
 
 

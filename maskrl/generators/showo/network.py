@@ -31,6 +31,7 @@ from maskrl.generators.showo.layer import (
     Table,
     after_attention,
     attend_before,
+    before_asking,
     before_attention,
     see,
 )
@@ -111,9 +112,10 @@ class ShowoNetwork(nn.Module):
     def compile_layers(self) -> None:
         """Compile the layers but for their attention, whose shapes differ from text to text."""
         before = torch.compile(before_attention, dynamic=True)
+        asking = torch.compile(before_asking, dynamic=True)
         after = torch.compile(after_attention, dynamic=True)
         for layer in self.layers:
-            layer.before_attention, layer.after_attention = before, after
+            layer.before_attention, layer.before_asking, layer.after_attention = before, asking, after
 
     def read(self, texts: Sequence[Tensor], end: int) -> KVCache:
         """Read U texts, Long [P_u] each, that end before position ``end``; differentiable.
