@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maskrl.eval_section import EvalConfig, EvalSection
 from maskrl.grpo import answers
@@ -106,11 +107,11 @@ class Work:
     def _begun(self) -> int:
         """Rows of the first step of a rollout, portion by portion."""
         size = min(self.recipe.training.rollout_batch or self.images, self.images)
-        passes = (range(start, min(start + size, self.images)) for start in range(0, self.images, size))
-        group = self.recipe.grpo.group_size
-        return sum(
-            self._distinct([image // group for image in images], 0, self.branches) for images in passes
-        )
+        images = torch.arange(self.images)
+        passes, prompts = images // size, images // self.recipe.grpo.group_size
+        is_new = (images % size == 0) | (prompts != prompts.roll(1))
+        blank, prompts = _sums(torch.ones_like(images), passes), _sums(is_new, passes)
+        return int(self._distinct(blank, prompts, torch.zeros_like(blank), self.branches).sum())
 
     def update(self) -> float:
         """Forward and backward, and forward once more where there is a reference; texts are read in every pass.
@@ -129,7 +130,7 @@ class Work:
 
     def _on_average(self, part: str) -> float:
         """Add up an attribute of the passes of an update, on average over what the reducer draws."""
-        total: int = sum(getattr(one, part) for passes in self._draws for one in passes)
+        total: int = sum(getattr(one, part) * n for passes in self._draws for one, n in passes.items())
         return total / len(self._draws)
 
     def fullest(self) -> set[LossPass]:
@@ -141,33 +142,47 @@ class Work:
             max(passes, key=lambda one: (one.asked, one.rows)),
         }
 
-    def _passes_of(self, steps: list[int]) -> list[LossPass]:
-        """Divide the pairs of an update in which these steps are trained into micro-batches."""
-        training, of_prompt = self.recipe.training, self.recipe.grpo.group_size * len(steps)
-        order, found = in_passes(self.images, torch.tensor(steps), self.recipe.grpo.group_size).tolist(), []
-        for start in range(0, len(order), training.micro_batch):
-            some = order[start : start + training.micro_batch]
-            prompts, at = [pair // of_prompt for pair in some], [steps[pair % len(steps)] for pair in some]
-            blank = [prompt for prompt, step in zip(prompts, at, strict=True) if step == 0]
-            asked, size = [self._asked[step] for step in at], training.score_batch or len(some)
-            rows = self._distinct(blank, len(some) - len(blank), self.branches_in_loss)
-            found.append(
-                LossPass(
-                    rows=rows,
-                    texts=len(set(prompts)) + self.branches_in_loss - 1,
-                    positions=min(self.branches_in_loss * sum(asked), rows * self.cost.spec.num_tokens),
-                    asked=sum(asked),
-                    scored=max(sum(asked[first : first + size]) for first in range(0, len(asked), size)),
-                )
-            )
-        return found
+    def _passes_of(self, steps: list[int]) -> dict[LossPass, int]:
+        """Divide the pairs of an update in which these steps are trained into micro-batches: how many of each kind."""
+        group, size = self.recipe.grpo.group_size, self.recipe.training.micro_batch
+        order_K = in_passes(self.images, torch.tensor(steps, dtype=torch.long), group)
+        if not len(order_K):
+            return {}
+        place_K = torch.arange(len(order_K))
+        pass_K, within_K = place_K // size, place_K % size
+        prompt_K, step_K = order_K // (group * len(steps)), torch.tensor(steps)[order_K % len(steps)]
+        is_new_K = (within_K == 0) | (prompt_K != prompt_K.roll(1))  # a prompt's pairs are side by side
+        is_blank_K = step_K == 0  # and its first steps come first
+        is_first_blank_K = is_blank_K & (is_new_K | ~is_blank_K.roll(1))
+        asked_K, pair_K = torch.tensor(self._asked)[step_K], torch.ones_like(place_K)
+        blank_P, texts_P, joined_P, asked_P, pairs_P = (
+            _sums(values, pass_K) for values in (is_blank_K, is_new_K, is_first_blank_K, asked_K, pair_K)
+        )
+        scored = min(self.recipe.training.score_batch or size, size)
+        parts = -(-size // scored)
+        part_K = pass_K * parts + within_K // scored
+        scored_S = torch.zeros(len(pairs_P) * parts, dtype=torch.long)
+        scored_S = scored_S.index_add(0, part_K, asked_K)
+        rows_P = self._distinct(blank_P, joined_P, pairs_P - blank_P, self.branches_in_loss)
+        table_P5 = torch.stack(
+            [
+                rows_P,
+                texts_P + self.branches_in_loss - 1,
+                torch.minimum(self.branches_in_loss * asked_P, rows_P * self.cost.spec.num_tokens),
+                asked_P,
+                scored_S.view(-1, parts).amax(dim=1),
+            ],
+            dim=1,
+        )
+        kinds, counts = table_P5.unique(dim=0, return_counts=True)
+        return {LossPass(*kind): count for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)}
 
-    def _distinct(self, blank: list[int], others: int, branches: int) -> int:
-        """Rows of a pass through so many images, of which some are blank, of these prompts."""
+    def _distinct(self, blank: Tensor, prompts: Tensor, others: Tensor, branches: int) -> Tensor:
+        """Rows of passes through so many images, of which some are blank, of so many prompts: Long [P] each."""
         if not self.cost.joins_blank:
-            return branches * (len(blank) + others)
-        without_text = min(len(blank), 1) + others
-        return len(set(blank)) + others + (without_text if branches == 2 else 0)
+            return branches * (blank + others)
+        without_text = blank.clamp(max=1) + others
+        return prompts + others + (without_text if branches == 2 else 0)
 
     def evaluations(self) -> tuple[int, float]:
         """Images of all evaluations of a run, on all processes, and the FLOPs of painting them.
@@ -212,3 +227,8 @@ class Work:
 
     def _step(self, masked: float) -> float:
         return self.cost.image_flops + masked * self.cost.position_flops
+
+
+def _sums(values: Tensor, passes: Tensor) -> Tensor:
+    """Add up what belongs to each pass: Long or Bool [K], Long [K] -> Long [P]."""
+    return torch.zeros(int(passes[-1]) + 1, dtype=torch.long).index_add(0, passes, values.long())
