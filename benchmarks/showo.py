@@ -282,9 +282,7 @@ def ours_update(
     condition = generator.encode([Prompt(text) for text in prompts])
     of_image = torch.tensor([prompts.index(text) for text in texts])
     steps = trajectory.num_steps
-    order = in_passes(len(texts), torch.arange(steps), GROUP)
-    rows = torch.arange(len(texts)).repeat_interleave(steps)[order]
-    times = torch.arange(steps).repeat(len(texts))[order]
+    rows, times = in_passes(len(texts), torch.arange(steps), GROUP)
     for index in torch.arange(len(rows)).split(micro_batch):
         pairs = trajectory.transitions(rows[index], times[index])
         pairs = replace(pairs, asked=pairs.revealed)

@@ -15,9 +15,9 @@ from maskrl.grpo.order import in_passes
     steps=st.lists(st.integers(0, 9), unique=True, max_size=6),
 )
 def test_every_pair_comes_once_prompt_by_prompt_and_first_steps_first(prompts, group, steps):
-    order = in_passes(prompts * group, torch.tensor(steps, dtype=torch.long), group).tolist()
-    assert sorted(order) == list(range(prompts * group * len(steps)))
-    pairs = [(place // len(steps), steps[place % len(steps)]) for place in order]
+    images, columns = in_passes(prompts * group, torch.tensor(steps, dtype=torch.long), group)
+    pairs = [(image, steps[column]) for image, column in zip(images.tolist(), columns.tolist(), strict=True)]
+    assert sorted(pairs) == [(image, step) for image in range(prompts * group) for step in sorted(steps)]
     for prompt, (_, some) in enumerate(groupby(pairs, key=lambda pair: pair[0] // group)):
         images = range(prompt * group, (prompt + 1) * group)
         first = [(image, step) for image in images for step in steps if step == 0]

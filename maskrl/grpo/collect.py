@@ -164,15 +164,17 @@ def _old_logp(actor: Actor, condition: Condition, trajectory: Trajectory, steps:
     if not (actor.record_logp and len(steps)):
         return None
     device, size = trajectory.state.device, actor.portions.record_batch or actor.portions.rollout_batch
-    order_K = in_passes(trajectory.num_images, steps, actor.algorithm.config.group_size).to(device)
-    rows_K = torch.arange(trajectory.num_images, device=device).repeat_interleave(len(steps))[order_K]
-    steps_K = steps.to(device).repeat(trajectory.num_images)[order_K]
+    image_K, column_K = in_passes(trajectory.num_images, steps, actor.algorithm.config.group_size)
+    rows_K, steps_K = image_K.to(device), steps[column_K].to(device)
     found = []
     for rows, at in zip(rows_K.split(size), steps_K.split(size), strict=True):
         prompts = condition.select(rows // actor.algorithm.config.group_size)
         taken = asked(actor.algorithm, trajectory.transitions(rows, at))
         found.append(log_probs(actor.generator, actor.algorithm, prompts, taken, size)[1])
-    return torch.cat(found)[order_K.argsort()].view(-1, len(steps))
+    logp_K = torch.cat(found)
+    return logp_K.new_empty(trajectory.num_images, len(steps)).index_put(
+        (rows_K, column_K.to(device)), logp_K
+    )
 
 
 def encode(generator: MaskedGenerator, prompts: Sequence[Prompt]) -> Condition:

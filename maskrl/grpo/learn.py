@@ -31,13 +31,15 @@ from maskrl.shards import are_parts, part, whole
 class Pairs:
     """The (image, step) pairs of one process: Long [K] each, Float [K] each.
 
-    ``kept`` is 0 for those that are run only to keep step with the other processes, else 1. ``prompts``, the row of
-    the condition that each has, is on the CPU, so that choosing texts waits for no device.
+    ``columns`` says which of the batch's ``steps`` each has. ``kept`` is 0 for those that are run only to keep step with
+    the other processes, else 1. ``prompts``, the row of the condition that each has, is on the CPU, so that choosing
+    texts waits for no device.
     """
 
     prompts: Tensor
     rows: Tensor
     steps: Tensor
+    columns: Tensor
     kept: Tensor
     weights: Tensor
     adv: Tensor
@@ -127,18 +129,15 @@ def _recorded(learner: Learner, batch: Batch, pairs: Pairs) -> Tensor | None:
             f"update {batch.update}: the batch was painted by other weights than those that learn, and carries no"
             " log-probabilities; collect with record_logp = True, or learn before the weights move"
         )
-    column_T = batch.steps.new_zeros(batch.trajectory.num_steps)
-    column_T[batch.steps] = torch.arange(len(batch.steps))
-    return batch.old_logp[pairs.rows, column_T.to(pairs.steps.device)[pairs.steps]]
+    return batch.old_logp[pairs.rows, pairs.columns]
 
 
 def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
     """List every trained step of every image of some groups, as :func:`in_passes` orders them."""
-    device, num_steps = batch.trajectory.state.device, len(batch.steps)
+    device = batch.trajectory.state.device
     images_b = torch.tensor([i * group_size + g for i in groups for g in range(group_size)], dtype=torch.long)
-    order_K = in_passes(len(images_b), batch.steps, group_size)
-    rows_K = images_b.repeat_interleave(num_steps)[order_K]
-    steps_K = batch.steps.repeat(len(images_b))[order_K]
+    image_K, column_K = in_passes(len(images_b), batch.steps, group_size)
+    rows_K, steps_K = images_b[image_K], batch.steps[column_K]
     kept_K = batch.keep[rows_K // group_size].float()
     adv_K = (
         batch.adv.flatten()[rows_K]
@@ -149,8 +148,9 @@ def _pairs(batch: Batch, groups: list[int], group_size: int) -> Pairs:
         prompts=rows_K // group_size,
         rows=rows_K.to(device),
         steps=steps_K.to(device),
+        columns=column_K.to(device),
         kept=kept_K.to(device),
-        weights=(batch.weights.repeat(len(images_b))[order_K] * kept_K).to(device),
+        weights=(batch.weights[column_K] * kept_K).to(device),
         adv=adv_K.to(device),
     )
 

@@ -145,12 +145,12 @@ class Work:
     def _passes_of(self, steps: list[int]) -> dict[LossPass, int]:
         """Divide the pairs of an update in which these steps are trained into micro-batches: how many of each kind."""
         group, size = self.recipe.grpo.group_size, self.recipe.training.micro_batch
-        order_K = in_passes(self.images, torch.tensor(steps, dtype=torch.long), group)
-        if not len(order_K):
+        if not steps:
             return {}
-        place_K = torch.arange(len(order_K))
+        image_K, column_K = in_passes(self.images, torch.tensor(steps), group)
+        place_K = torch.arange(len(image_K))
         pass_K, within_K = place_K // size, place_K % size
-        prompt_K, step_K = order_K // (group * len(steps)), torch.tensor(steps)[order_K % len(steps)]
+        prompt_K, step_K = image_K // group, torch.tensor(steps)[column_K]
         is_new_K = (within_K == 0) | (prompt_K != prompt_K.roll(1))  # a prompt's pairs are side by side
         is_blank_K = step_K == 0  # and its first steps come first
         is_first_blank_K = is_blank_K & (is_new_K | ~is_blank_K.roll(1))
