@@ -31,9 +31,9 @@ from maskrl.shards import are_parts, part, whole
 class Pairs:
     """The (image, step) pairs of one process: Long [K] each, Float [K] each.
 
-    ``columns`` says which of the batch's ``steps`` each has. ``kept`` is 0 for those that are run only to keep step with
-    the other processes, else 1. ``prompts``, the row of the condition that each has, is on the CPU, so that choosing
-    texts waits for no device.
+    ``columns`` says which of the batch's ``steps`` each has. ``kept`` is 0 for those that are run only to keep step
+    with the other processes, else 1. ``prompts``, the row of the condition that each has, is on the CPU, so that
+    choosing texts waits for no device.
     """
 
     prompts: Tensor
