@@ -192,7 +192,7 @@ def test_the_old_switch_with_another_value_or_beside_the_new_is_a_line(toy_recip
 
 @pytest.mark.long
 def test_wandb_writes_offline(evaluated, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    pytest.importorskip("wandb", reason="wandb is nobody's dependency: pip install wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     go(evaluated, tmp_path / "run", "tracking.trackers=['wandb']")
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
